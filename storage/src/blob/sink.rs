@@ -1,0 +1,168 @@
+//! A file that content is appended to and hashed on the way.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::space::{ReservedSpace, SpaceGate};
+use crate::error::StorageError;
+use crate::{Algorithm, Digest, DigestHasher, failpoint};
+
+/// How many bytes may pass between two looks at the volume for content whose size is not known.
+const SPACE_CHECK_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Buffer for hashing what is already on disk.
+const HASH_BUFFER_BYTES: usize = 256 * 1024;
+
+/// The file's first `offset` bytes are exactly what `hasher` has seen, also after a write that failed.
+#[derive(Debug)]
+pub(super) struct Sink {
+    file: File,
+    path: PathBuf,
+    hasher: DigestHasher,
+    /// Shared with the handle, which tells it to callers while the sink itself is in a blocking task.
+    offset: Arc<AtomicU64>,
+    gate: Arc<SpaceGate>,
+    reserved: Option<ReservedSpace>,
+    unchecked: u64,
+}
+
+impl Sink {
+    /// A sink over a new, empty file.
+    pub(super) fn create(
+        path: PathBuf,
+        algorithm: Algorithm,
+        gate: Arc<SpaceGate>,
+        reserved: Option<ReservedSpace>,
+    ) -> Result<Self, StorageError> {
+        let mut open = File::options();
+        open.read(true).write(true).create_new(true);
+        let file = open.open(&path).map_err(StorageError::io("create", &path))?;
+        let hasher = DigestHasher::new(algorithm);
+        Ok(Self { file, path, hasher, offset: Arc::default(), gate, reserved, unchecked: 0 })
+    }
+
+    /// A sink that continues a file, whose bytes are read again.
+    pub(super) fn resume(
+        path: PathBuf,
+        algorithm: Algorithm,
+        gate: Arc<SpaceGate>,
+    ) -> Result<Self, StorageError> {
+        let mut open = File::options();
+        open.read(true).write(true);
+        let file = open.open(&path).map_err(StorageError::io("open", &path))?;
+        let mut hasher = DigestHasher::new(algorithm);
+        let size = file.metadata().map_err(StorageError::io("stat", &path))?.len();
+        let hashed = hash_prefix(&file, &path, size, &mut hasher)?;
+        let offset = Arc::new(AtomicU64::new(hashed));
+        Ok(Self { file, path, hasher, offset, gate, reserved: None, unchecked: 0 })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The file was renamed, together with the directory it is in.
+    pub(super) fn moved_to(&mut self, path: PathBuf) {
+        self.path = path;
+    }
+
+    pub(super) fn offset(&self) -> u64 {
+        self.offset.load(Ordering::Acquire)
+    }
+
+    pub(super) fn shared_offset(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.offset)
+    }
+
+    /// Appends `chunk`: all of it, or an error and none of it.
+    pub(super) fn append(&mut self, chunk: &[u8]) -> Result<(), StorageError> {
+        let length = chunk.len() as u64;
+        if self.reserved.is_none() {
+            self.unchecked += length;
+            if self.unchecked >= SPACE_CHECK_BYTES {
+                self.gate.check(length)?;
+                self.unchecked = 0;
+            }
+        }
+        let offset = self.offset();
+        if let Err(error) = self.file.write_all_at(chunk, offset) {
+            // What follows `offset` would be overwritten by the next chunk anyway, but must not be mistaken
+            // for content when the upload is resumed after a restart.
+            self.file.set_len(offset).map_err(StorageError::io("truncate", &self.path))?;
+            return Err(self.write_error(error, length));
+        }
+        self.hasher.update(chunk);
+        if let Some(reserved) = &mut self.reserved {
+            reserved.written(length);
+        }
+        self.offset.store(offset + length, Ordering::Release);
+        failpoint::hit("blob.after_write");
+        Ok(())
+    }
+
+    /// Forgets everything after `offset`, which must have been reached.
+    pub(super) fn truncate(&mut self, offset: u64) -> Result<(), StorageError> {
+        if offset == self.offset() {
+            return Ok(());
+        }
+        let mut hasher = DigestHasher::new(self.hasher.algorithm());
+        hash_prefix(&self.file, &self.path, offset, &mut hasher)?;
+        self.file.set_len(offset).map_err(StorageError::io("truncate", &self.path))?;
+        self.hasher = hasher;
+        self.offset.store(offset, Ordering::Release);
+        Ok(())
+    }
+
+    /// The digest of everything appended. Another algorithm than the running one reads the file again.
+    pub(super) fn digest(&self, algorithm: Algorithm) -> Result<Digest, StorageError> {
+        if algorithm == self.hasher.algorithm() {
+            return Ok(self.hasher.clone().finish());
+        }
+        let mut hasher = DigestHasher::new(algorithm);
+        hash_prefix(&self.file, &self.path, self.offset(), &mut hasher)?;
+        Ok(hasher.finish())
+    }
+
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+
+    fn write_error(&self, error: std::io::Error, needed: u64) -> StorageError {
+        let full = matches!(
+            error.kind(),
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded
+        );
+        // Ask again for the message's sake; "full" stands whatever the answer.
+        match self.gate.check(needed) {
+            Err(no_space) if full => no_space,
+            _ => StorageError::io("write", &self.path)(error),
+        }
+    }
+}
+
+/// Feeds the first `size` bytes of `file` to `hasher`. Returns how many there were.
+pub(super) fn hash_prefix(
+    file: &File,
+    path: &Path,
+    size: u64,
+    hasher: &mut DigestHasher,
+) -> Result<u64, StorageError> {
+    let mut buffer = vec![0_u8; HASH_BUFFER_BYTES];
+    let mut at = 0;
+    while at < size {
+        let wanted = usize::try_from(size - at).unwrap_or(usize::MAX).min(HASH_BUFFER_BYTES);
+        let slot = buffer.get_mut(..wanted).unwrap_or_default();
+        let read = match file.read_at(slot, at) {
+            Ok(0) => break,
+            Ok(read) => read,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(StorageError::io("read", path)(error)),
+        };
+        hasher.update(slot.get(..read).unwrap_or_default());
+        at += read as u64;
+    }
+    Ok(at)
+}

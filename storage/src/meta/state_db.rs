@@ -1,0 +1,145 @@
+//! The state database.
+
+use std::path::{Path, PathBuf};
+
+use rocksdb::{ColumnFamily, DB, Direction, FlushOptions, IteratorMode, ReadOptions, WriteBatch};
+
+use super::batch::MetaBatchOps;
+use super::table::{KeyValue, KvRead, Table};
+use crate::error::StorageError;
+use crate::kv;
+
+/// The open state database of one replica.
+pub struct StateDb {
+    db: DB,
+    path: PathBuf,
+}
+
+impl StateDb {
+    /// Opens or creates the database in the directory `path`; see [`crate::open_state_db`].
+    pub fn open(path: &Path) -> Result<Self, StorageError> {
+        Ok(Self { db: kv::open_state_db(path)?, path: path.to_owned() })
+    }
+
+    /// The database's directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Applies all of `ops` or none, in one RocksDB write. Not durable until [`Self::flush_wal`] or
+    /// [`Self::checkpoint`]: a crash of the machine may undo the last writes, in order, newest first.
+    pub fn write(&self, ops: MetaBatchOps) -> Result<(), StorageError> {
+        let mut batch = WriteBatch::default();
+        for (table, key, value) in ops.into_iter() {
+            let column = self.column(table)?;
+            match value {
+                Some(value) => batch.put_cf(column, key, value),
+                None => batch.delete_cf(column, key),
+            }
+        }
+        self.db.write(batch).map_err(self.error("write"))
+    }
+
+    /// Makes every write so far durable. A failure ends the process.
+    ///
+    /// The Raft log may be purged only up to what was applied before a call of this or of
+    /// [`Self::checkpoint`].
+    pub fn flush_wal(&self) {
+        kv::sync_wal(&self.db);
+    }
+
+    /// Writes all memtables to durable tables, so that the next open has nothing to replay.
+    pub fn flush(&self) -> Result<(), StorageError> {
+        let columns =
+            Table::ALL.iter().map(|table| self.column(*table)).collect::<Result<Vec<_>, _>>()?;
+        self.db.flush_cfs_opt(&columns, &FlushOptions::default()).map_err(self.error("flush"))
+    }
+
+    /// Writes a durable copy into the directory `to`, which must not exist; see [`crate::checkpoint`].
+    pub fn checkpoint(&self, to: &Path) -> Result<(), StorageError> {
+        kv::checkpoint(&self.db, to)
+    }
+
+    fn column(&self, table: Table) -> Result<&ColumnFamily, StorageError> {
+        self.db.cf_handle(table.name()).ok_or_else(|| StorageError::Corrupt {
+            path: self.path.clone(),
+            reason: format!("table {} is missing", table.name()),
+        })
+    }
+
+    fn error(&self, operation: &'static str) -> impl FnOnce(rocksdb::Error) -> StorageError {
+        let path = self.path.clone();
+        move |source| match source.kind() {
+            rocksdb::ErrorKind::Corruption => {
+                StorageError::Corrupt { path, reason: source.to_string() }
+            }
+            _ => StorageError::Database { operation, path, source },
+        }
+    }
+}
+
+impl KvRead for StateDb {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
+        self.db.get_cf(self.column(table)?, key).map_err(self.error("read"))
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<KeyValue>, StorageError> {
+        let mut read = ReadOptions::default();
+        if let Some(end) = successor_of_prefix(prefix) {
+            read.set_iterate_upper_bound(end);
+        }
+        let start = after.filter(|after| *after >= prefix).unwrap_or(prefix);
+        let pairs = self.db.iterator_cf_opt(
+            self.column(table)?,
+            read,
+            IteratorMode::From(start, Direction::Forward),
+        );
+        let mut found = Vec::new();
+        for pair in pairs {
+            if found.len() >= limit {
+                break;
+            }
+            let (key, value) = pair.map_err(self.error("scan"))?;
+            if after.is_none_or(|after| &*key > after) {
+                found.push((key.into_vec(), value.into_vec()));
+            }
+        }
+        Ok(found)
+    }
+}
+
+impl std::fmt::Debug for StateDb {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StateDb").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+/// The smallest key greater than every key that starts with `prefix`; `None` if there is none.
+fn successor_of_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
+    let last = prefix.iter().rposition(|&byte| byte != u8::MAX)?;
+    let mut successor = prefix.get(..=last)?.to_vec();
+    if let Some(byte) = successor.last_mut() {
+        *byte += 1;
+    }
+    Some(successor)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::successor_of_prefix;
+
+    #[test]
+    fn successor_skips_bytes_that_cannot_grow() {
+        assert_eq!(successor_of_prefix(b"ab"), Some(b"ac".to_vec()));
+        assert_eq!(successor_of_prefix(b"a\xff\xff"), Some(b"b".to_vec()));
+        assert_eq!(successor_of_prefix(b"\xff"), None);
+        assert_eq!(successor_of_prefix(b""), None);
+    }
+}

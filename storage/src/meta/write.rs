@@ -1,0 +1,184 @@
+//! Typed writes: one pair of put and delete for each table.
+
+use serde::Serialize;
+
+use super::batch::MetaBatch;
+use super::keys;
+use super::records::{
+    BlobLinkRecord, BlobRecord, ManifestLinkRecord, ManifestRecord, MemberRecord, ReferrerRecord,
+    RepositoryRecord, TagRecord, schemas,
+};
+use super::table::Table;
+use crate::codec::{self, Schema};
+use crate::error::StorageError;
+use crate::{Digest, RepositoryName, Tag};
+
+impl MetaBatch<'_> {
+    /// Writes a repository's record.
+    pub fn put_repository(
+        &mut self,
+        repository: &RepositoryName,
+        record: &RepositoryRecord,
+    ) -> Result<(), StorageError> {
+        self.put_record(
+            Table::Repositories,
+            keys::repository(repository),
+            schemas::REPOSITORY,
+            record,
+        )
+    }
+
+    /// Removes a repository's record; what is in the repository is the caller's business.
+    pub fn delete_repository(&mut self, repository: &RepositoryName) {
+        self.delete(Table::Repositories, keys::repository(repository));
+    }
+
+    /// Points a tag at a manifest, and keeps the index of tags by manifest in step.
+    pub fn put_tag(
+        &mut self,
+        repository: &RepositoryName,
+        tag: &Tag,
+        record: &TagRecord,
+    ) -> Result<(), StorageError> {
+        self.delete_tag(repository, tag)?;
+        self.put(Table::TagTargets, keys::tag_target(repository, &record.digest, tag), Vec::new());
+        self.put_record(Table::Tags, keys::tag(repository, tag), schemas::TAG, record)
+    }
+
+    /// Removes a tag. Returns where it pointed.
+    pub fn delete_tag(
+        &mut self,
+        repository: &RepositoryName,
+        tag: &Tag,
+    ) -> Result<Option<TagRecord>, StorageError> {
+        let previous = self.meta().tag(repository, tag)?;
+        if let Some(previous) = &previous {
+            self.delete(Table::TagTargets, keys::tag_target(repository, &previous.digest, tag));
+            self.delete(Table::Tags, keys::tag(repository, tag));
+        }
+        Ok(previous)
+    }
+
+    /// Writes a manifest.
+    pub fn put_manifest(
+        &mut self,
+        digest: &Digest,
+        record: &ManifestRecord,
+    ) -> Result<(), StorageError> {
+        self.put_record(Table::Manifests, keys::digest(digest), schemas::MANIFEST, record)
+    }
+
+    /// Removes a manifest.
+    pub fn delete_manifest(&mut self, digest: &Digest) {
+        self.delete(Table::Manifests, keys::digest(digest));
+    }
+
+    /// Writes a manifest's presence in a repository.
+    pub fn put_manifest_link(
+        &mut self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        record: &ManifestLinkRecord,
+    ) -> Result<(), StorageError> {
+        self.put_record(
+            Table::ManifestLinks,
+            keys::link(repository, digest),
+            schemas::MANIFEST_LINK,
+            record,
+        )
+    }
+
+    /// Removes a manifest from a repository.
+    pub fn delete_manifest_link(&mut self, repository: &RepositoryName, digest: &Digest) {
+        self.delete(Table::ManifestLinks, keys::link(repository, digest));
+    }
+
+    /// Writes a blob's record.
+    pub fn put_blob(&mut self, digest: &Digest, record: &BlobRecord) -> Result<(), StorageError> {
+        self.put_record(Table::Blobs, keys::digest(digest), schemas::BLOB, record)
+    }
+
+    /// Removes a blob's record.
+    pub fn delete_blob(&mut self, digest: &Digest) {
+        self.delete(Table::Blobs, keys::digest(digest));
+    }
+
+    /// Writes a blob's visibility in a repository.
+    pub fn put_blob_link(
+        &mut self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        record: &BlobLinkRecord,
+    ) -> Result<(), StorageError> {
+        self.put_record(
+            Table::BlobLinks,
+            keys::link(repository, digest),
+            schemas::BLOB_LINK,
+            record,
+        )
+    }
+
+    /// Removes a blob from a repository's sight.
+    pub fn delete_blob_link(&mut self, repository: &RepositoryName, digest: &Digest) {
+        self.delete(Table::BlobLinks, keys::link(repository, digest));
+    }
+
+    /// Lists the manifest of `record` as a referrer of `subject`.
+    pub fn put_referrer(
+        &mut self,
+        repository: &RepositoryName,
+        subject: &Digest,
+        record: &ReferrerRecord,
+    ) -> Result<(), StorageError> {
+        let key = keys::referrer(repository, subject, &record.descriptor.digest);
+        self.put_record(Table::Referrers, key, schemas::REFERRER, record)
+    }
+
+    /// Stops listing the manifest `digest` as a referrer of `subject`.
+    pub fn delete_referrer(
+        &mut self,
+        repository: &RepositoryName,
+        subject: &Digest,
+        digest: &Digest,
+    ) {
+        self.delete(Table::Referrers, keys::referrer(repository, subject, digest));
+    }
+
+    /// Writes the member of that name.
+    pub fn put_member(&mut self, name: &str, record: &MemberRecord) -> Result<(), StorageError> {
+        self.put_record(Table::Members, keys::member(name), schemas::MEMBER, record)
+    }
+
+    /// Removes the member of that name.
+    pub fn delete_member(&mut self, name: &str) {
+        self.delete(Table::Members, keys::member(name));
+    }
+
+    /// Notes that a Raft id may never come back. There is no way to take it back.
+    pub fn put_retired(&mut self, node_id: u64) {
+        self.put(Table::Members, keys::retired(node_id), Vec::new());
+    }
+
+    /// Writes a setting that is equal on every replica.
+    pub fn put_setting(&mut self, name: &str, value: &[u8]) {
+        self.put(Table::Settings, name.as_bytes(), value);
+    }
+
+    /// Removes a setting.
+    pub fn delete_setting(&mut self, name: &str) {
+        self.delete(Table::Settings, name.as_bytes());
+    }
+
+    fn put_record<T: Serialize>(
+        &mut self,
+        table: Table,
+        key: Vec<u8>,
+        schema: Schema,
+        record: &T,
+    ) -> Result<(), StorageError> {
+        let value = codec::encode(schema, record)
+            .map_err(|source| StorageError::Record { table: table.name(), source })?;
+        self.put(table, key, value);
+        Ok(())
+    }
+}
