@@ -1,0 +1,127 @@
+//! What can be decided by the group.
+//!
+//! Commands are on disk in every log, so variants are only ever appended and fields never change;
+//! a changed meaning is a new variant, gated by the feature level.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use tercet_storage::{Digest, ManifestSummary, RepositoryName, Tag};
+
+use crate::type_config::NodeId;
+
+/// A command with the time at which the leader accepted it. Apply reads no clock: this is the only
+/// time it knows, and it is the same on every replica.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Proposal {
+    /// Milliseconds since the Unix epoch, on the leader's clock.
+    pub at_ms: u64,
+    /// What to do.
+    pub command: Command,
+}
+
+/// One change of the metadata.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the large variant is the common one; a box would cost an allocation per push"
+)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Command {
+    /// A blob is durable on a write quorum; make it visible in a repository.
+    BlobCommitted {
+        /// The blob.
+        digest: Digest,
+        /// Its size in bytes.
+        size: u64,
+        /// The repository it was pushed to.
+        repository: RepositoryName,
+    },
+    /// Mount (distribution spec, "Mounting a blob from another repository").
+    LinkBlob {
+        /// The repository to mount into.
+        repository: RepositoryName,
+        /// The blob.
+        digest: Digest,
+        /// The repository in which the blob must be visible already.
+        from: RepositoryName,
+    },
+    /// Delete a blob from a repository; refused while a manifest there names it.
+    UnlinkBlob {
+        /// The repository.
+        repository: RepositoryName,
+        /// The blob.
+        digest: Digest,
+    },
+    /// Store a manifest in a repository and point tags at it.
+    PutManifest {
+        /// The repository.
+        repository: RepositoryName,
+        /// Digest of `bytes`.
+        digest: Digest,
+        /// The media type it was pushed with.
+        media_type: String,
+        /// The manifest, exactly as pushed.
+        #[serde(with = "tercet_storage::codec::byte_field")]
+        bytes: Vec<u8>,
+        /// What the proposer parsed from `bytes`. Carried so that two versions with different
+        /// parsers cannot apply one command differently.
+        summary: ManifestSummary,
+        /// Tags to point at it; none for a push by digest.
+        tags: Vec<Tag>,
+        /// What must hold of those tags for the command to take effect.
+        condition: Condition,
+    },
+    /// Delete a manifest from a repository, with every tag there that points at it.
+    DeleteManifest {
+        /// The repository.
+        repository: RepositoryName,
+        /// The manifest.
+        digest: Digest,
+    },
+    /// Delete one tag.
+    DeleteTag {
+        /// The repository.
+        repository: RepositoryName,
+        /// The tag.
+        tag: Tag,
+    },
+    /// Register a replica under its name. The id that held the name before is retired for ever.
+    AdmitMember {
+        /// The configured name.
+        name: String,
+        /// The new id.
+        node_id: NodeId,
+    },
+}
+
+/// A precondition on the tags of [`Command::PutManifest`], judged while the command is applied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Condition {
+    /// Always.
+    None,
+    /// Every tag points at this digest now (`If-Match`).
+    IfMatch(Digest),
+    /// No tag exists yet (`If-None-Match: *`).
+    IfNoneMatchAny,
+}
+
+impl Command {
+    /// The variant's name, for logs and metrics.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::BlobCommitted { .. } => "blob_committed",
+            Self::LinkBlob { .. } => "link_blob",
+            Self::UnlinkBlob { .. } => "unlink_blob",
+            Self::PutManifest { .. } => "put_manifest",
+            Self::DeleteManifest { .. } => "delete_manifest",
+            Self::DeleteTag { .. } => "delete_tag",
+            Self::AdmitMember { .. } => "admit_member",
+        }
+    }
+}
+
+impl fmt::Display for Proposal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.command.name())
+    }
+}

@@ -1,0 +1,47 @@
+//! One command at a time, deterministically: no clock, no randomness, no iteration over hash maps.
+
+use tercet_storage::{Digest, MetaBatch, StorageError};
+
+use super::{blob, manifest, member};
+use crate::command::{Command, Proposal};
+use crate::outcome::Outcome;
+
+/// Applies one command to the batch. `blobs` collects the blobs it made visible.
+pub(super) fn apply(
+    batch: &mut MetaBatch<'_>,
+    proposal: Proposal,
+    blobs: &mut Vec<(Digest, u64)>,
+) -> Result<Outcome, StorageError> {
+    let at_ms = proposal.at_ms;
+    match proposal.command {
+        Command::BlobCommitted { digest, size, repository } => {
+            let outcome = blob::committed(batch, at_ms, &digest, size, &repository)?;
+            if outcome == Outcome::Done {
+                blobs.push((digest, size));
+            }
+            Ok(outcome)
+        }
+        Command::LinkBlob { repository, digest, from } => {
+            blob::link(batch, at_ms, &repository, &digest, &from)
+        }
+        Command::UnlinkBlob { repository, digest } => blob::unlink(batch, &repository, &digest),
+        Command::PutManifest {
+            repository,
+            digest,
+            media_type,
+            bytes,
+            summary,
+            tags,
+            condition,
+        } => {
+            let put =
+                manifest::Put { repository, digest, media_type, bytes, summary, tags, condition };
+            manifest::put(batch, at_ms, put)
+        }
+        Command::DeleteManifest { repository, digest } => {
+            manifest::delete(batch, at_ms, &repository, &digest)
+        }
+        Command::DeleteTag { repository, tag } => manifest::delete_tag(batch, &repository, &tag),
+        Command::AdmitMember { name, node_id } => member::admit(batch, at_ms, &name, node_id),
+    }
+}

@@ -1,0 +1,111 @@
+//! Blobs and their visibility in repositories.
+
+use tercet_storage::{
+    BlobLinkRecord, BlobRecord, Digest, Meta, MetaBatch, RepositoryName, RepositoryRecord,
+    StorageError,
+};
+
+use crate::outcome::Outcome;
+
+pub(super) fn committed(
+    batch: &mut MetaBatch<'_>,
+    at_ms: u64,
+    digest: &Digest,
+    size: u64,
+    repository: &RepositoryName,
+) -> Result<Outcome, StorageError> {
+    match Meta(&*batch).blob(digest)? {
+        None => {
+            let record = BlobRecord {
+                size,
+                committed_ms: at_ms,
+                references: 0,
+                unreferenced_since_ms: Some(at_ms),
+            };
+            batch.put_blob(digest, &record)?;
+        }
+        Some(record) if record.size != size => {
+            return Ok(Outcome::Refused(format!(
+                "blob {digest} is known with {} bytes, not {size}",
+                record.size
+            )));
+        }
+        Some(record) => renew_grace(batch, at_ms, digest, record)?,
+    }
+    link_in(batch, at_ms, repository, digest)?;
+    Ok(Outcome::Done)
+}
+
+pub(super) fn link(
+    batch: &mut MetaBatch<'_>,
+    at_ms: u64,
+    repository: &RepositoryName,
+    digest: &Digest,
+    from: &RepositoryName,
+) -> Result<Outcome, StorageError> {
+    if Meta(&*batch).blob_link(from, digest)?.is_none() {
+        return Ok(Outcome::NotFound);
+    }
+    let Some(record) = Meta(&*batch).blob(digest)? else { return Ok(Outcome::NotFound) };
+    renew_grace(batch, at_ms, digest, record)?;
+    link_in(batch, at_ms, repository, digest)?;
+    Ok(Outcome::Done)
+}
+
+pub(super) fn unlink(
+    batch: &mut MetaBatch<'_>,
+    repository: &RepositoryName,
+    digest: &Digest,
+) -> Result<Outcome, StorageError> {
+    if Meta(&*batch).repository(repository)?.is_none() {
+        return Ok(Outcome::RepositoryUnknown);
+    }
+    match Meta(&*batch).blob_link(repository, digest)? {
+        None => Ok(Outcome::NotFound),
+        Some(link) if link.references > 0 => Ok(Outcome::InUse),
+        Some(_) => {
+            batch.delete_blob_link(repository, digest);
+            Ok(Outcome::Done)
+        }
+    }
+}
+
+/// A blob that nothing references is on its way to collection; whoever relies on it now starts its
+/// grace period anew.
+fn renew_grace(
+    batch: &mut MetaBatch<'_>,
+    at_ms: u64,
+    digest: &Digest,
+    record: BlobRecord,
+) -> Result<(), StorageError> {
+    if record.unreferenced_since_ms.is_none() {
+        return Ok(());
+    }
+    batch.put_blob(digest, &BlobRecord { unreferenced_since_ms: Some(at_ms), ..record })
+}
+
+fn link_in(
+    batch: &mut MetaBatch<'_>,
+    at_ms: u64,
+    repository: &RepositoryName,
+    digest: &Digest,
+) -> Result<(), StorageError> {
+    ensure_repository(batch, at_ms, repository)?;
+    if Meta(&*batch).blob_link(repository, digest)?.is_none() {
+        let link = BlobLinkRecord { linked_ms: at_ms, references: 0 };
+        batch.put_blob_link(repository, digest, &link)?;
+    }
+    Ok(())
+}
+
+/// A repository exists from the first thing that is pushed to it.
+pub(super) fn ensure_repository(
+    batch: &mut MetaBatch<'_>,
+    at_ms: u64,
+    repository: &RepositoryName,
+) -> Result<(), StorageError> {
+    if Meta(&*batch).repository(repository)?.is_none() {
+        batch.put_repository(repository, &RepositoryRecord { created_ms: at_ms })?;
+    }
+    Ok(())
+}

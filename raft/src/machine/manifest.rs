@@ -1,0 +1,206 @@
+//! Manifests, the tags that point at them, and the blobs they keep alive.
+
+use tercet_storage::{
+    BlobLinkRecord, BlobRecord, Descriptor, Digest, ManifestLinkRecord, ManifestRecord,
+    ManifestSummary, Meta, MetaBatch, ReferenceKind, ReferrerRecord, RepositoryName, StorageError,
+    Tag, TagRecord,
+};
+
+use super::blob::ensure_repository;
+use crate::command::Condition;
+use crate::outcome::Outcome;
+
+/// The fields of [`Command::PutManifest`](crate::Command::PutManifest).
+pub(super) struct Put {
+    pub(super) repository: RepositoryName,
+    pub(super) digest: Digest,
+    pub(super) media_type: String,
+    pub(super) bytes: Vec<u8>,
+    pub(super) summary: ManifestSummary,
+    pub(super) tags: Vec<Tag>,
+    pub(super) condition: Condition,
+}
+
+pub(super) fn put(
+    batch: &mut MetaBatch<'_>,
+    at_ms: u64,
+    put: Put,
+) -> Result<Outcome, StorageError> {
+    if let Some(refusal) = check_condition(batch, &put)? {
+        return Ok(refusal);
+    }
+    let missing = missing_references(batch, &put.repository, &put.summary)?;
+    if !missing.is_empty() {
+        return Ok(Outcome::MissingReferences(missing));
+    }
+    ensure_repository(batch, at_ms, &put.repository)?;
+    for tag in &put.tags {
+        let record = TagRecord { digest: put.digest.clone(), updated_ms: at_ms };
+        batch.put_tag(&put.repository, tag, &record)?;
+    }
+    let linked = Meta(&*batch).manifest_link(&put.repository, &put.digest)?;
+    let pushed_ms = linked.as_ref().map_or(at_ms, |link| link.pushed_ms);
+    let link = ManifestLinkRecord { media_type: put.media_type.clone(), pushed_ms };
+    batch.put_manifest_link(&put.repository, &put.digest, &link)?;
+    if linked.is_none() {
+        store(batch, put)?;
+    }
+    Ok(Outcome::Done)
+}
+
+pub(super) fn delete(
+    batch: &mut MetaBatch<'_>,
+    at_ms: u64,
+    repository: &RepositoryName,
+    digest: &Digest,
+) -> Result<Outcome, StorageError> {
+    if Meta(&*batch).repository(repository)?.is_none() {
+        return Ok(Outcome::RepositoryUnknown);
+    }
+    if Meta(&*batch).manifest_link(repository, digest)?.is_none() {
+        return Ok(Outcome::NotFound);
+    }
+    for tag in Meta(&*batch).tags_of(repository, digest)? {
+        batch.delete_tag(repository, &tag)?;
+    }
+    batch.delete_manifest_link(repository, digest);
+    let Some(record) = Meta(&*batch).manifest(digest)? else { return Ok(Outcome::Done) };
+    if let Some(subject) = &record.summary.subject {
+        batch.delete_referrer(repository, subject, digest);
+    }
+    for blob in blobs_of(&record.summary) {
+        release_blob(batch, at_ms, repository, blob)?;
+    }
+    match record.links.saturating_sub(1) {
+        0 => batch.delete_manifest(digest),
+        links => batch.put_manifest(digest, &ManifestRecord { links, ..record })?,
+    }
+    Ok(Outcome::Done)
+}
+
+pub(super) fn delete_tag(
+    batch: &mut MetaBatch<'_>,
+    repository: &RepositoryName,
+    tag: &Tag,
+) -> Result<Outcome, StorageError> {
+    if Meta(&*batch).repository(repository)?.is_none() {
+        return Ok(Outcome::RepositoryUnknown);
+    }
+    if Meta(&*batch).tag(repository, tag)?.is_none() {
+        return Ok(Outcome::NotFound);
+    }
+    batch.delete_tag(repository, tag)?;
+    Ok(Outcome::Done)
+}
+
+/// All tags must meet the condition, or nothing happens to any. Without tags, the condition is about
+/// the manifest itself.
+fn check_condition(batch: &MetaBatch<'_>, put: &Put) -> Result<Option<Outcome>, StorageError> {
+    if put.condition == Condition::None {
+        return Ok(None);
+    }
+    let meta = Meta(batch);
+    let mut current = Vec::with_capacity(put.tags.len().max(1));
+    for tag in &put.tags {
+        current.push(meta.tag(&put.repository, tag)?.map(|record| record.digest));
+    }
+    if put.tags.is_empty() {
+        let linked = meta.manifest_link(&put.repository, &put.digest)?;
+        current.push(linked.map(|_| put.digest.clone()));
+    }
+    let failed = current.into_iter().find(|current| match &put.condition {
+        Condition::None => false,
+        Condition::IfMatch(expected) => current.as_ref() != Some(expected),
+        Condition::IfNoneMatchAny => current.is_some(),
+    });
+    Ok(failed.map(|current| Outcome::ConditionFailed { current }))
+}
+
+fn missing_references(
+    batch: &MetaBatch<'_>,
+    repository: &RepositoryName,
+    summary: &ManifestSummary,
+) -> Result<Vec<Digest>, StorageError> {
+    let meta = Meta(batch);
+    let mut missing = Vec::new();
+    for reference in &summary.references {
+        let present = match reference.kind {
+            ReferenceKind::Blob => meta.blob_link(repository, &reference.digest)?.is_some(),
+            ReferenceKind::Manifest => meta.manifest_link(repository, &reference.digest)?.is_some(),
+        };
+        if !present {
+            missing.push(reference.digest.clone());
+        }
+    }
+    Ok(missing)
+}
+
+/// Counts the new link of a manifest into everything it names.
+fn store(batch: &mut MetaBatch<'_>, put: Put) -> Result<(), StorageError> {
+    let known = Meta(&*batch).manifest(&put.digest)?;
+    let links = known.as_ref().map_or(0, |record| record.links).saturating_add(1);
+    // A known manifest keeps the summary it was first counted with, so that what is counted down at
+    // its end is what was counted up, even if another version parsed it differently.
+    let record = match known {
+        Some(record) => ManifestRecord { links, ..record },
+        None => ManifestRecord { bytes: put.bytes, summary: put.summary, links },
+    };
+    batch.put_manifest(&put.digest, &record)?;
+    for blob in blobs_of(&record.summary) {
+        retain_blob(batch, &put.repository, blob)?;
+    }
+    if let Some(subject) = &record.summary.subject {
+        let descriptor = Descriptor {
+            media_type: put.media_type,
+            digest: put.digest.clone(),
+            size: record.bytes.len() as u64,
+            artifact_type: record.summary.artifact_type.clone(),
+            annotations: record.summary.annotations.clone(),
+        };
+        batch.put_referrer(&put.repository, subject, &ReferrerRecord { descriptor })?;
+    }
+    Ok(())
+}
+
+fn blobs_of(summary: &ManifestSummary) -> impl Iterator<Item = &Digest> {
+    summary
+        .references
+        .iter()
+        .filter(|reference| reference.kind == ReferenceKind::Blob)
+        .map(|reference| &reference.digest)
+}
+
+fn retain_blob(
+    batch: &mut MetaBatch<'_>,
+    repository: &RepositoryName,
+    digest: &Digest,
+) -> Result<(), StorageError> {
+    if let Some(blob) = Meta(&*batch).blob(digest)? {
+        let references = blob.references.saturating_add(1);
+        let record = BlobRecord { references, unreferenced_since_ms: None, ..blob };
+        batch.put_blob(digest, &record)?;
+    }
+    if let Some(link) = Meta(&*batch).blob_link(repository, digest)? {
+        let references = link.references.saturating_add(1);
+        batch.put_blob_link(repository, digest, &BlobLinkRecord { references, ..link })?;
+    }
+    Ok(())
+}
+
+fn release_blob(
+    batch: &mut MetaBatch<'_>,
+    at_ms: u64,
+    repository: &RepositoryName,
+    digest: &Digest,
+) -> Result<(), StorageError> {
+    if let Some(blob) = Meta(&*batch).blob(digest)? {
+        let references = blob.references.saturating_sub(1);
+        let unreferenced_since_ms = (references == 0).then_some(at_ms);
+        batch.put_blob(digest, &BlobRecord { references, unreferenced_since_ms, ..blob })?;
+    }
+    if let Some(link) = Meta(&*batch).blob_link(repository, digest)? {
+        let references = link.references.saturating_sub(1);
+        batch.put_blob_link(repository, digest, &BlobLinkRecord { references, ..link })?;
+    }
+    Ok(())
+}

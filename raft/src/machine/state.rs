@@ -1,0 +1,270 @@
+//! The state database and its replacement by a snapshot.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use tercet_storage::codec::{decode, encode};
+use tercet_storage::{
+    DataDir, Digest, KvRead, Meta, MetaBatch, StateDb, StorageError, Table, failpoint, fatal,
+    sync_dir,
+};
+use tokio::sync::watch;
+
+use super::apply;
+use super::snapshot::SnapshotDir;
+use crate::error::RaftError;
+use crate::outcome::Outcome;
+use crate::records::{LOG_ID, LogIdRecord, MEMBERSHIP, StoredMembershipRecord, to_io};
+use crate::type_config::alias::{Entry, LogId, Payload, SnapshotMeta, StoredMembership};
+
+const KEY_LAST_APPLIED: &[u8] = b"last_applied";
+const KEY_MEMBERSHIP: &[u8] = b"membership";
+/// Position of the snapshot this database came from: the log may end before it.
+const KEY_INSTALLED: &[u8] = b"installed_snapshot";
+
+/// Records read at once while a received checkpoint is verified.
+const VERIFY_PAGE: usize = 64;
+
+/// The metadata of this replica: read by everyone, written by apply and snapshot installation only.
+pub(crate) struct State {
+    data: DataDir,
+    /// `None` only while a snapshot takes the database's place.
+    db: RwLock<Option<StateDb>>,
+    /// Held while writing and while taking a checkpoint, so that a checkpoint lies between batches.
+    writing: Mutex<()>,
+    applied: watch::Sender<Option<u64>>,
+}
+
+/// What a batch of entries brought about, in order.
+pub(super) struct Applied {
+    pub(super) outcomes: Vec<Outcome>,
+    pub(super) blobs: Vec<(Digest, u64)>,
+}
+
+impl State {
+    pub(super) fn open(data: &DataDir) -> Result<Self, RaftError> {
+        recover_interrupted_install(data)?;
+        let db = StateDb::open(&data.state())?;
+        let last = last_applied(&db)?;
+        let (applied, _) = watch::channel(last.map(|id| id.index));
+        Ok(Self { data: data.clone(), db: RwLock::new(Some(db)), writing: Mutex::new(()), applied })
+    }
+
+    /// Runs `read` on the current database. Short and synchronous: a snapshot installation waits for
+    /// it to end.
+    pub(crate) fn read<T>(&self, read: impl FnOnce(Meta<'_, StateDb>) -> T) -> io::Result<T> {
+        self.with_db(|db| Ok(read(Meta(db))))
+    }
+
+    pub(crate) fn watch_applied(&self) -> watch::Receiver<Option<u64>> {
+        self.applied.subscribe()
+    }
+
+    /// Index of the snapshot this database came from, if it did.
+    pub(crate) fn installed_index(&self) -> io::Result<Option<u64>> {
+        self.with_db(|db| {
+            let bytes = db.get(Table::System, KEY_INSTALLED).map_err(to_io)?;
+            let record: Option<LogIdRecord> =
+                bytes.map(|bytes| decode(LOG_ID, &bytes)).transpose().map_err(to_io)?;
+            Ok(record.map(|record| LogId::from(record).index))
+        })
+    }
+
+    pub(super) fn applied(&self) -> io::Result<(Option<LogId>, StoredMembership)> {
+        self.with_db(|db| Ok((last_applied(db).map_err(to_io)?, membership(db)?)))
+    }
+
+    /// Applies entries in one write batch.
+    pub(super) fn apply(&self, entries: Vec<Entry>) -> io::Result<Applied> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let applied = self.with_db(|db| {
+            let mut batch = MetaBatch::new(db);
+            let mut applied =
+                Applied { outcomes: Vec::with_capacity(entries.len()), blobs: Vec::new() };
+            let mut last = None;
+            for entry in entries {
+                last = Some(entry.log_id);
+                let outcome = match entry.payload {
+                    Payload::Blank => Outcome::Done,
+                    Payload::Membership(membership) => {
+                        let stored = StoredMembership::new(Some(entry.log_id), membership);
+                        let record = StoredMembershipRecord::from(&stored);
+                        let bytes = encode(MEMBERSHIP, &record).map_err(to_io)?;
+                        batch.put(Table::System, KEY_MEMBERSHIP, bytes);
+                        Outcome::Done
+                    }
+                    Payload::Normal(proposal) => {
+                        apply::apply(&mut batch, proposal, &mut applied.blobs).map_err(to_io)?
+                    }
+                };
+                applied.outcomes.push(outcome);
+            }
+            if let Some(id) = last {
+                let bytes = encode(LOG_ID, &LogIdRecord::from(&id)).map_err(to_io)?;
+                batch.put(Table::System, KEY_LAST_APPLIED, bytes);
+            }
+            failpoint::hit("state.before_commit");
+            // A database that refuses a write is in an unknown state, as after a failed fsync.
+            if let Err(error) = batch.commit() {
+                fatal::die("write the state database", &self.data.state(), &error);
+            }
+            failpoint::hit("state.after_commit");
+            Ok((applied, last))
+        })?;
+        let (applied, last) = applied;
+        if let Some(id) = last {
+            self.applied.send_replace(Some(id.index));
+        }
+        Ok(applied)
+    }
+
+    /// Writes a checkpoint into `dir` and says what it contains. When this returns, everything in it
+    /// is on disk, and so is the live database up to there: the log may be purged behind it.
+    pub(super) fn checkpoint(&self, dir: &std::path::Path) -> io::Result<SnapshotMeta> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.with_db(|db| {
+            db.flush_wal();
+            db.checkpoint(dir).map_err(to_io)?;
+            Ok(SnapshotMeta {
+                last_log_id: last_applied(db).map_err(to_io)?,
+                last_membership: membership(db)?,
+            })
+        })
+    }
+
+    /// Puts a received checkpoint in the place of the database.
+    ///
+    /// Order: check what it contains, mark it, set the old database aside, rename the new one in,
+    /// fsync the parent, open, throw the old one away. [`recover_interrupted_install`] handles a
+    /// crash between any two of these.
+    pub(super) fn install(&self, meta: &SnapshotMeta, received: SnapshotDir) -> io::Result<()> {
+        let incoming = received.path().to_owned();
+        prepare_incoming(&incoming, meta)?;
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slot = self.write_slot();
+        // Closing the old database releases its lock file before the rename.
+        *slot = None;
+        let (current, backup) = (self.data.state(), backup_path(&self.data));
+        let swap = || -> io::Result<StateDb> {
+            std::fs::rename(&current, &backup)?;
+            failpoint::hit("snapshot.install_old_aside");
+            std::fs::rename(&incoming, &current)?;
+            failpoint::hit("snapshot.install_new_in");
+            sync_dir(self.data.root()).map_err(to_io)?;
+            failpoint::hit("snapshot.install_durable");
+            StateDb::open(&current).map_err(to_io)
+        };
+        // Half-way there is no database to serve from; the next start finishes or undoes the swap.
+        let db = match swap() {
+            Ok(db) => db,
+            Err(error) => fatal::die("install a snapshot", &current, &error),
+        };
+        received.keep();
+        let last = last_applied(&db).map_err(to_io)?;
+        *slot = Some(db);
+        drop(slot);
+        self.applied.send_replace(last.map(|id| id.index));
+        if let Err(error) = std::fs::remove_dir_all(&backup) {
+            tracing::warn!(path = %backup.display(), %error, "cannot remove the replaced state database");
+        }
+        Ok(())
+    }
+
+    fn with_db<T>(&self, run: impl FnOnce(&StateDb) -> io::Result<T>) -> io::Result<T> {
+        let slot: RwLockReadGuard<'_, _> = self.db.read().unwrap_or_else(PoisonError::into_inner);
+        match slot.as_ref() {
+            Some(db) => run(db),
+            None => Err(io::Error::other("the state database is being replaced")),
+        }
+    }
+
+    fn write_slot(&self) -> RwLockWriteGuard<'_, Option<StateDb>> {
+        self.db.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Reads all of a received checkpoint: it must be what was announced, and every block must pass its
+/// checksum. The sender's digests were taken of its own files and say nothing about rot in them, and a
+/// snapshot that fails after Raft has accepted it ends the process.
+pub(crate) fn verify_checkpoint(dir: &std::path::Path, meta: &SnapshotMeta) -> io::Result<()> {
+    let db = StateDb::open(dir).map_err(to_io)?;
+    check_announced(&db, meta)?;
+    for table in Table::ALL {
+        let mut after: Option<Vec<u8>> = None;
+        loop {
+            let page = db.scan(table, b"", after.as_deref(), VERIFY_PAGE).map_err(to_io)?;
+            match page.into_iter().next_back() {
+                Some((key, _)) => after = Some(key),
+                None => break,
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check_announced(db: &StateDb, meta: &SnapshotMeta) -> io::Result<()> {
+    let contained = last_applied(db).map_err(to_io)?;
+    if contained == meta.last_log_id {
+        return Ok(());
+    }
+    Err(io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("a snapshot announced {:?} but contains {contained:?}", meta.last_log_id),
+    ))
+}
+
+/// Opens the received checkpoint once: it must contain exactly what was announced, and it is marked
+/// as installed so that a later start knows why the log ends before it.
+fn prepare_incoming(incoming: &std::path::Path, meta: &SnapshotMeta) -> io::Result<()> {
+    let db = StateDb::open(incoming).map_err(to_io)?;
+    check_announced(&db, meta)?;
+    if let Some(id) = meta.last_log_id {
+        let mut batch = MetaBatch::new(&db);
+        let bytes = encode(LOG_ID, &LogIdRecord::from(&id)).map_err(to_io)?;
+        batch.put(Table::System, KEY_INSTALLED, bytes);
+        batch.commit().map_err(to_io)?;
+    }
+    db.flush_wal();
+    failpoint::hit("snapshot.install_prepared");
+    Ok(())
+}
+
+fn backup_path(data: &DataDir) -> PathBuf {
+    data.root().join("state.replaced")
+}
+
+/// After a crash during [`State::install`]: with a database in place, the swap had happened and the
+/// old one is rubbish; without one, the old one goes back.
+fn recover_interrupted_install(data: &DataDir) -> Result<(), RaftError> {
+    let (current, backup) = (data.state(), backup_path(data));
+    let io_error = |operation: &'static str, path: &std::path::Path| {
+        let path = path.to_owned();
+        move |source| RaftError::Storage(StorageError::Io { operation, path, source })
+    };
+    if backup.exists() {
+        if current.exists() {
+            std::fs::remove_dir_all(&backup).map_err(io_error("remove", &backup))?;
+        } else {
+            std::fs::rename(&backup, &current).map_err(io_error("rename", &backup))?;
+        }
+        sync_dir(data.root())?;
+    }
+    Ok(())
+}
+
+fn last_applied(db: &StateDb) -> Result<Option<LogId>, StorageError> {
+    let bytes = db.get(Table::System, KEY_LAST_APPLIED)?;
+    let record: Option<LogIdRecord> = bytes.map(|bytes| decode(LOG_ID, &bytes)).transpose()?;
+    Ok(record.map(LogId::from))
+}
+
+fn membership(db: &StateDb) -> io::Result<StoredMembership> {
+    match db.get(Table::System, KEY_MEMBERSHIP).map_err(to_io)? {
+        None => Ok(StoredMembership::default()),
+        Some(bytes) => {
+            let record: StoredMembershipRecord = decode(MEMBERSHIP, &bytes).map_err(to_io)?;
+            record.try_into()
+        }
+    }
+}

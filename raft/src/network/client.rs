@@ -1,0 +1,151 @@
+//! openraft's view of another replica.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::errors::{
+    NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable,
+};
+use openraft::network::{RPCOption, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::snapshot::send_stream;
+use super::wire::{decode_answer, encode_message};
+use super::{RpcKind, Target, Transport, TransportError};
+use crate::machine::SnapshotDir;
+use crate::type_config::alias::{Snapshot, Vote};
+use crate::type_config::{NodeId, ReplicaNode, TypeConfig};
+
+/// No Raft RPC is given up earlier than this, however short the heartbeat: an answer includes an
+/// fsync on the other side, and a busy disk takes its time.
+const DEADLINE_MIN: Duration = Duration::from_millis(1500);
+
+/// Makes one [`PeerClient`] per member.
+pub(crate) struct NetworkFactory {
+    pub(crate) own_id: NodeId,
+    pub(crate) transport: Arc<dyn Transport>,
+}
+
+impl RaftNetworkFactory<TypeConfig> for NetworkFactory {
+    type Network = PeerClient;
+
+    async fn new_client(&mut self, target: NodeId, node: &ReplicaNode) -> PeerClient {
+        PeerClient {
+            own_id: self.own_id,
+            target: Target {
+                node_id: target,
+                name: node.name.clone(),
+                address: node.address.clone(),
+            },
+            transport: Arc::clone(&self.transport),
+        }
+    }
+}
+
+pub(crate) struct PeerClient {
+    own_id: NodeId,
+    target: Target,
+    transport: Arc<dyn Transport>,
+}
+
+impl PeerClient {
+    async fn call<Q: Serialize, A: DeserializeOwned>(
+        &self,
+        rpc: RpcKind,
+        action: RPCTypes,
+        request: &Q,
+        option: &RPCOption,
+    ) -> Result<A, RPCError<TypeConfig>> {
+        let deadline = option.hard_ttl().max(DEADLINE_MIN);
+        let body = encode_message(rpc, request).map_err(|error| network(&error))?;
+        let answer = self
+            .transport
+            .call(&self.target, rpc, body, deadline)
+            .await
+            .map_err(|error| self.rpc_error(action, error))?;
+        decode_answer(rpc, &answer).map_err(|error| network(&error))
+    }
+
+    fn rpc_error(&self, action: RPCTypes, error: TransportError) -> RPCError<TypeConfig> {
+        match error {
+            // openraft backs off from an unreachable peer instead of hammering it.
+            TransportError::NotSent(_) | TransportError::Rejected { .. } => {
+                RPCError::Unreachable(Unreachable::new(&error))
+            }
+            TransportError::TimedOut(timeout) => RPCError::Timeout(Timeout {
+                action,
+                id: self.own_id,
+                target: self.target.node_id,
+                timeout,
+            }),
+            TransportError::Broken(_) => network(&error),
+        }
+    }
+}
+
+impl RaftNetworkV2<TypeConfig> for PeerClient {
+    type SnapshotData = SnapshotDir;
+
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
+        self.call(RpcKind::Append, RPCTypes::AppendEntries, &rpc, &option).await
+    }
+
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        self.call(RpcKind::Vote, RPCTypes::Vote, &rpc, &option).await
+    }
+
+    async fn pre_vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        self.call(RpcKind::PreVote, RPCTypes::Vote, &rpc, &option).await
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
+        self.call(RpcKind::TransferLeader, RPCTypes::TransferLeader, &request, &option).await
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: Snapshot,
+        cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
+        option: RPCOption,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let send = async {
+            let body = send_stream(vote, snapshot).await.map_err(|error| network(&error))?;
+            let answer = self
+                .transport
+                .send_snapshot(&self.target, body, option.hard_ttl())
+                .await
+                .map_err(|error| self.rpc_error(RPCTypes::InstallSnapshot, error))?;
+            decode_answer(RpcKind::Append, &answer).map_err(|error| network(&error))
+        };
+        tokio::select! {
+            closed = cancel => Err(StreamingError::Closed(closed)),
+            sent = send => sent.map_err(|error: RPCError<TypeConfig>| error.into()),
+        }
+    }
+}
+
+fn network<E: std::error::Error + 'static>(error: &E) -> RPCError<TypeConfig> {
+    RPCError::Network(NetworkError::new(error))
+}

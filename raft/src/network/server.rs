@@ -1,0 +1,103 @@
+//! What this replica answers to the others.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+use openraft::raft::{AppendEntriesRequest, TransferLeaderRequest, VoteRequest};
+
+use super::wire::{decode_message, encode_answer};
+use super::{JoinRequest, RpcKind, receive_snapshot};
+use crate::command::Command;
+use crate::consensus::Inner;
+use crate::error::RpcError;
+use crate::machine::verify_checkpoint;
+use crate::type_config::TypeConfig;
+use crate::type_config::alias::Snapshot;
+
+/// A chunk of a snapshot must arrive within this time of the one before.
+const SNAPSHOT_CHUNK_DEADLINE: Duration = Duration::from_secs(30);
+
+impl Inner {
+    /// Answers one RPC. The transport has checked that the message is meant for this replica.
+    pub(crate) async fn handle_rpc(&self, rpc: RpcKind, body: Bytes) -> Result<Bytes, RpcError> {
+        match rpc {
+            RpcKind::Append => {
+                let request: AppendEntriesRequest<TypeConfig> = decode_message(rpc, &body)?;
+                let answer = self.raft.append_entries(request).await.map_err(unavailable)?;
+                encode_answer(rpc, &answer)
+            }
+            RpcKind::Vote => {
+                let request: VoteRequest<TypeConfig> = decode_message(rpc, &body)?;
+                let answer = self.raft.vote(request).await.map_err(unavailable)?;
+                encode_answer(rpc, &answer)
+            }
+            RpcKind::PreVote => {
+                let request: VoteRequest<TypeConfig> = decode_message(rpc, &body)?;
+                let answer = self.raft.pre_vote(request).await.map_err(unavailable)?;
+                encode_answer(rpc, &answer)
+            }
+            RpcKind::TransferLeader => {
+                let request: TransferLeaderRequest<TypeConfig> = decode_message(rpc, &body)?;
+                let answer =
+                    self.raft.handle_transfer_leader(request).await.map_err(unavailable)?;
+                encode_answer(rpc, &answer)
+            }
+            RpcKind::ReadIndex => {
+                let () = decode_message(rpc, &body)?;
+                encode_answer(rpc, &self.answer_read_index().await)
+            }
+            RpcKind::Propose => {
+                let command: Command = decode_message(rpc, &body)?;
+                encode_answer(rpc, &self.answer_propose(command).await)
+            }
+            RpcKind::Join => {
+                let request: JoinRequest = decode_message(rpc, &body)?;
+                encode_answer(rpc, &self.answer_join(request).await)
+            }
+        }
+    }
+
+    /// Receives and installs a snapshot from the leader.
+    pub(crate) async fn handle_snapshot(
+        &self,
+        body: BoxStream<'static, io::Result<Bytes>>,
+    ) -> Result<Bytes, RpcError> {
+        let body = with_chunk_deadline(body);
+        let malformed =
+            |error: io::Error| RpcError::Malformed { rpc: "snapshot", reason: error.to_string() };
+        let (vote, meta, dir) =
+            receive_snapshot(&self.data.snapshots(), body).await.map_err(malformed)?;
+        let (received, announced) = (dir.clone(), meta.clone());
+        tokio::task::spawn_blocking(move || verify_checkpoint(received.path(), &announced))
+            .await
+            .map_err(unavailable)?
+            .map_err(malformed)?;
+        tracing::info!(last = ?meta.last_log_id, "installing a snapshot from the leader");
+        let snapshot = Snapshot { meta, snapshot: dir };
+        let answer = self.raft.install_full_snapshot(vote, snapshot).await.map_err(unavailable)?;
+        encode_answer(RpcKind::Append, &answer)
+    }
+}
+
+fn with_chunk_deadline(
+    body: BoxStream<'static, io::Result<Bytes>>,
+) -> BoxStream<'static, io::Result<Bytes>> {
+    use futures_util::StreamExt;
+    futures_util::stream::unfold(body, |mut body| async move {
+        match tokio::time::timeout(SNAPSHOT_CHUNK_DEADLINE, body.next()).await {
+            Ok(chunk) => chunk.map(|chunk| (chunk, body)),
+            Err(_) => {
+                let stalled =
+                    io::Error::new(io::ErrorKind::TimedOut, "the snapshot stream stalled");
+                Some((Err(stalled), futures_util::stream::empty().boxed()))
+            }
+        }
+    })
+    .boxed()
+}
+
+fn unavailable(error: impl std::fmt::Display) -> RpcError {
+    RpcError::Unavailable(error.to_string())
+}
