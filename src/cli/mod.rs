@@ -1,0 +1,123 @@
+//! The command line.
+
+mod certs;
+mod config;
+mod dev;
+mod http;
+mod print;
+mod serve;
+mod signals;
+mod status;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Config, Overrides, Sources};
+use crate::exit::{Exit, Failure, OrExit};
+
+/// Threads for blocking work, which is disk reads and writes. Each may hold a piece of a blob, so
+/// this also bounds memory.
+const BLOCKING_THREADS_MAX: usize = 128;
+/// How long the runtime may take to end after the command is done.
+const RUNTIME_GRACE: Duration = Duration::from_secs(1);
+
+/// A replicated, highly available OCI registry.
+#[derive(Debug, Parser)]
+#[command(name = "tercet", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run one replica
+    Serve(serve::ServeArgs),
+    /// Run a whole cluster on this machine, to try it or to test against it
+    Dev(dev::DevArgs),
+    /// Show the replicas of a cluster
+    Status(status::StatusArgs),
+    /// Check or print the configuration
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+    /// Make certificates for the traffic between replicas
+    #[command(subcommand)]
+    Certs(certs::CertsCommand),
+}
+
+/// Where a command's configuration comes from.
+#[derive(Debug, Args)]
+struct ConfigArgs {
+    /// TOML file; its keys are in docs/src/configuration.md
+    #[arg(long, value_name = "FILE", env = "TERCET_CONFIG")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    overrides: Overrides,
+}
+
+impl ConfigArgs {
+    fn load(&self) -> Result<Config, Failure> {
+        let sources = Sources::of_process(self.config.clone(), self.overrides.clone());
+        crate::config::load(&sources).or_exit(Exit::Config)
+    }
+}
+
+/// Runs the process and returns its exit code.
+#[must_use]
+pub fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version come as errors too, and are none.
+            let exit = if error.use_stderr() { Exit::Usage.into() } else { ExitCode::SUCCESS };
+            // A closed standard output is the reader's choice.
+            let _ = error.print();
+            return exit;
+        }
+    };
+    match dispatch(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            print::problem(&format!("tercet: {failure}"));
+            failure.exit.into()
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Result<(), Failure> {
+    // First of all: a second provider anywhere in the process would make the default ambiguous.
+    // Fails only if one is installed already, which is the same one.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .build()
+        .or_exit(Exit::Io)?;
+    let done = runtime.block_on(async {
+        match command {
+            Command::Serve(args) => serve::run(args).await,
+            Command::Dev(args) => dev::run(args).await,
+            Command::Status(args) => status::run(args).await,
+            Command::Config(command) => config::run(&command),
+            Command::Certs(command) => certs::run(&command),
+        }
+    });
+    runtime.shutdown_timeout(RUNTIME_GRACE);
+    done
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_commands_are_well_formed() {
+        Cli::command().debug_assert();
+    }
+}

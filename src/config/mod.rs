@@ -1,0 +1,24 @@
+//! Configuration: one TOML file, `TERCET_SECTION_KEY` variables, and flags for the common keys.
+//!
+//! Later sources win: default, file, environment, flag. Every key is listed once in [`keys`], and
+//! `docs/src/configuration.md` is tested against that list.
+
+mod check;
+mod environment;
+mod error;
+mod file;
+pub mod keys;
+mod limits;
+mod load;
+mod member;
+mod sections;
+
+pub use check::check;
+pub(crate) use check::replica_name as check_replica_name;
+pub use error::ConfigError;
+pub use limits::Limits;
+pub use load::{Overrides, Sources, load};
+pub use member::MemberEntry;
+pub use sections::{
+    Cluster, Config, Consistency, Log, LogFormat, Node, Ops, Peer, PeerTls, Registry,
+};

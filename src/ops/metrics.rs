@@ -1,0 +1,221 @@
+//! Every metric of the process. Made once in `app`, handed down; nothing is global.
+
+use prometheus::{
+    Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
+};
+
+/// The handles that the rest of the process counts with, and the registry that renders them.
+///
+/// Names follow the Prometheus conventions: `tercet_` first, the unit and `_total` last.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    registry: Registry,
+    /// Requests by `listener`, `route`, `method` and `status` (`2xx`, ...).
+    pub http_requests: IntCounterVec,
+    /// Seconds from the end of a request's header to the start of its response, by `listener` and
+    /// `route`.
+    pub http_response_seconds: HistogramVec,
+    /// Connections that are open, by `listener`.
+    pub connections_open: IntGaugeVec,
+    /// Connections that were turned away because the cap was reached, by `listener`.
+    pub connections_refused: IntCounterVec,
+    /// Connections that missed a deadline, by `listener` and `reason`.
+    pub connections_cut: IntCounterVec,
+    /// Blob bytes sent to clients.
+    pub blob_bytes_served: IntCounter,
+    /// Blob bytes received from clients.
+    pub blob_bytes_received: IntCounter,
+    /// Blob bytes sent to other replicas.
+    pub peer_bytes_sent: IntCounter,
+    /// Blob bytes received from other replicas.
+    pub peer_bytes_received: IntCounter,
+    /// Pulls of blobs that were not here and came through from a peer.
+    pub pulled_through: IntCounter,
+    /// Blobs that this replica should hold and does not.
+    pub missing_blobs: IntGauge,
+    /// Blobs that repair brought here.
+    pub repair_fetched: IntCounter,
+    /// Attempts of repair that failed and will be made again.
+    pub repair_failed: IntCounter,
+    /// Holders that a push went on without.
+    pub holder_dropped: IntCounter,
+    /// Upload sessions that are open.
+    pub uploads_open: IntGauge,
+    /// Metadata reads that were answered without the leader's word, and said so.
+    pub stale_reads: IntCounter,
+    /// Raft term; read at scrape, as are all the gauges below.
+    pub raft_term: IntGauge,
+    /// Index of the last applied entry.
+    pub raft_applied: IntGauge,
+    /// Index of the last entry in the log.
+    pub raft_last_log: IntGauge,
+    /// 1 on the leader, 0 elsewhere.
+    pub raft_is_leader: IntGauge,
+    /// 1 while a leader is known.
+    pub raft_has_leader: IntGauge,
+    /// Bytes in use on the disk of the data directory.
+    pub disk_used_bytes: IntGauge,
+    /// Size of that disk in bytes.
+    pub disk_total_bytes: IntGauge,
+}
+
+impl Metrics {
+    /// Builds and registers everything.
+    ///
+    /// # Errors
+    /// When two metrics share a name, which a test rules out.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let make = Maker { registry: &registry };
+        let metrics = Self {
+            http_requests: make.counters(
+                "tercet_http_requests_total",
+                "HTTP requests",
+                &["listener", "route", "method", "status"],
+            )?,
+            http_response_seconds: make.seconds(
+                "tercet_http_response_seconds",
+                "Time from the end of a request's header to the start of its response",
+                &["listener", "route"],
+            )?,
+            connections_open: make.gauges(
+                "tercet_connections_open",
+                "Open connections",
+                &["listener"],
+            )?,
+            connections_refused: make.counters(
+                "tercet_connections_refused_total",
+                "Connections turned away because the cap was reached",
+                &["listener"],
+            )?,
+            connections_cut: make.counters(
+                "tercet_connections_cut_total",
+                "Connections cut because they missed a deadline",
+                &["listener", "reason"],
+            )?,
+            blob_bytes_served: make
+                .counter("tercet_blob_bytes_served_total", "Blob bytes sent to clients")?,
+            blob_bytes_received: make
+                .counter("tercet_blob_bytes_received_total", "Blob bytes received from clients")?,
+            peer_bytes_sent: make
+                .counter("tercet_peer_bytes_sent_total", "Blob bytes sent to other replicas")?,
+            peer_bytes_received: make.counter(
+                "tercet_peer_bytes_received_total",
+                "Blob bytes received from other replicas",
+            )?,
+            pulled_through: make.counter(
+                "tercet_pulled_through_total",
+                "Pulls of blobs that came through from a peer",
+            )?,
+            missing_blobs: make.gauge(
+                "tercet_missing_blobs",
+                "Blobs that this replica should hold and does not",
+            )?,
+            repair_fetched: make
+                .counter("tercet_repair_fetched_total", "Blobs that repair brought here")?,
+            repair_failed: make
+                .counter("tercet_repair_failed_total", "Attempts of repair that failed")?,
+            holder_dropped: make
+                .counter("tercet_holder_dropped_total", "Holders that a push went on without")?,
+            uploads_open: make.gauge("tercet_uploads_open", "Open upload sessions")?,
+            stale_reads: make.counter(
+                "tercet_stale_reads_total",
+                "Metadata reads answered without the leader's word",
+            )?,
+            raft_term: make.gauge("tercet_raft_term", "Raft term")?,
+            raft_applied: make.gauge("tercet_raft_applied_index", "Last applied log index")?,
+            raft_last_log: make.gauge("tercet_raft_last_log_index", "Last index in the log")?,
+            raft_is_leader: make.gauge("tercet_raft_is_leader", "1 on the leader")?,
+            raft_has_leader: make.gauge("tercet_raft_has_leader", "1 while a leader is known")?,
+            disk_used_bytes: make
+                .gauge("tercet_disk_used_bytes", "Bytes in use on the data directory's disk")?,
+            disk_total_bytes: make
+                .gauge("tercet_disk_total_bytes", "Size of the data directory's disk")?,
+            registry: registry.clone(),
+        };
+        make.gauges("tercet_build_info", "Version of this binary", &["version"])?
+            .with_label_values(&[crate::VERSION])
+            .set(1);
+        #[cfg(target_os = "linux")]
+        registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+        Ok(metrics)
+    }
+
+    /// The text that Prometheus scrapes.
+    ///
+    /// # Errors
+    /// When the encoder refuses a metric, which would be a bug in it.
+    pub fn render(&self) -> Result<String, prometheus::Error> {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+}
+
+/// Makes a metric and registers it in one step, so that none is forgotten.
+struct Maker<'a> {
+    registry: &'a Registry,
+}
+
+impl Maker<'_> {
+    fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
+        let metric = IntCounter::new(name, help)?;
+        self.registry.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
+        let metric = IntGauge::new(name, help)?;
+        self.registry.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn counters(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> Result<IntCounterVec, prometheus::Error> {
+        let metric = IntCounterVec::new(Opts::new(name, help), labels)?;
+        self.registry.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn gauges(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> Result<IntGaugeVec, prometheus::Error> {
+        let metric = IntGaugeVec::new(Opts::new(name, help), labels)?;
+        self.registry.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn seconds(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> Result<HistogramVec, prometheus::Error> {
+        let metric = HistogramVec::new(HistogramOpts::new(name, help), labels)?;
+        self.registry.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+    use super::*;
+
+    #[test]
+    fn every_metric_registers_and_renders() {
+        let metrics = Metrics::new().unwrap();
+        metrics.missing_blobs.set(3);
+        let text = metrics.render().unwrap();
+        assert!(text.contains("tercet_missing_blobs 3"), "{text}");
+        assert!(text.contains("tercet_build_info{version="), "{text}");
+    }
+}

@@ -1,0 +1,73 @@
+//! Copies of the others' upload sessions.
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use tercet_storage::{Digest, UploadId};
+
+use super::PeerState;
+use super::gate::Refusal;
+use crate::peer::held::HeldError;
+use crate::peer::wire::{
+    OffsetAnswer, SessionAppend, SessionCreate, SessionFinish, SessionInfo, parse_algorithm,
+};
+
+pub(super) async fn create(
+    State(state): State<PeerState>,
+    Path(id): Path<String>,
+    Query(wanted): Query<SessionCreate>,
+) -> Result<StatusCode, Refusal> {
+    let algorithm = parse_algorithm(&wanted.algorithm)
+        .ok_or_else(|| Refusal::bad_request(format!("algorithm `{}`", wanted.algorithm)))?;
+    let id = parse(&id)?;
+    state.inner.held.create(&id, &wanted.repository, algorithm, wanted.offset).await?;
+    Ok(StatusCode::CREATED)
+}
+
+pub(super) async fn info(
+    State(state): State<PeerState>,
+    Path(id): Path<String>,
+) -> Result<Json<SessionInfo>, Refusal> {
+    let id = parse(&id)?;
+    match state.inner.held.info(&id).await? {
+        Some(info) => Ok(Json(info)),
+        None => Err(HeldError::Unknown(id).into()),
+    }
+}
+
+pub(super) async fn append(
+    State(state): State<PeerState>,
+    Path(id): Path<String>,
+    Query(SessionAppend { offset }): Query<SessionAppend>,
+    body: Body,
+) -> Result<Json<OffsetAnswer>, Refusal> {
+    // Takes no stream slot: it lasts as long as a client takes to send, and a few hundred slow clients
+    // would leave none for anybody else. The number of sessions bounds it.
+    let id = parse(&id)?;
+    let offset = state.inner.held.append(&id, offset, body.into_data_stream()).await?;
+    Ok(Json(OffsetAnswer { offset }))
+}
+
+/// `200` means: verified, fsynced, published.
+pub(super) async fn finish(
+    State(state): State<PeerState>,
+    Path(id): Path<String>,
+    Query(wanted): Query<SessionFinish>,
+) -> Result<StatusCode, Refusal> {
+    let digest: Digest = wanted.digest.parse().map_err(Refusal::bad_request)?;
+    state.inner.held.finish(&parse(&id)?, &digest, wanted.size).await?;
+    Ok(StatusCode::OK)
+}
+
+pub(super) async fn delete(
+    State(state): State<PeerState>,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Refusal> {
+    state.inner.held.delete(&parse(&id)?).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn parse(id: &str) -> Result<UploadId, Refusal> {
+    id.parse().map_err(Refusal::bad_request)
+}

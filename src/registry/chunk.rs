@@ -1,0 +1,252 @@
+//! Taking bytes into a session: written and hashed here, sent to the other holders at the same time.
+
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::stream::BoxStream;
+use futures_util::{FutureExt, StreamExt};
+use tokio::sync::OwnedMutexGuard;
+
+use super::closing::end_open;
+use super::error::RegistryError;
+use super::run;
+use super::session::{OpenSession, Session, SessionState};
+use crate::core::Core;
+
+/// What goes to the disk and the holders at a time, in bytes: small reads of a socket are joined up to
+/// this as long as more is there already.
+const PIECE_BYTES: usize = 256 * 1024;
+
+/// The body of a `PATCH` or `PUT`.
+pub(crate) struct ChunkBody {
+    /// The bytes as they come.
+    pub(crate) stream: BoxStream<'static, io::Result<Bytes>>,
+    /// `Content-Length`, if there is one.
+    pub(crate) length: Option<u64>,
+}
+
+/// A chunk of a blob.
+pub(crate) struct Chunk {
+    /// Its bytes.
+    pub(crate) body: ChunkBody,
+    /// Where it belongs (`Content-Range`); at the end of what is there, if absent.
+    pub(crate) range: Option<Range<u64>>,
+}
+
+impl std::fmt::Debug for Chunk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Chunk")
+            .field("length", &self.body.length)
+            .field("range", &self.range)
+            .finish()
+    }
+}
+
+/// Appends a chunk and answers the session's new offset.
+pub(crate) async fn append(
+    core: &Arc<Core>,
+    session: &Arc<Session>,
+    chunk: Chunk,
+) -> Result<u64, RegistryError> {
+    let guard = session.lock().await?;
+    let (core_there, session_there) = (Arc::clone(core), Arc::clone(session));
+    // In a worker: a client that goes away must not drop a write half-way.
+    run::to_the_end(core, "upload", async move {
+        let mut guard = guard;
+        append_locked(&core_there, &session_there, &mut guard, chunk).await
+    })
+    .await?
+}
+
+/// The same for a caller that has the session's lock.
+pub(super) async fn append_locked(
+    core: &Arc<Core>,
+    session: &Session,
+    guard: &mut OwnedMutexGuard<SessionState>,
+    chunk: Chunk,
+) -> Result<u64, RegistryError> {
+    let SessionState::Open(open) = &mut **guard else {
+        return Err(RegistryError::UploadUnknown(session.id));
+    };
+    let announced = check_place(session, open.file.offset(), &chunk)?;
+    match take(core, session, open, chunk.body.stream, announced).await {
+        Ok(offset) => Ok(offset),
+        Err(Taken::Refused(error)) => Err(error),
+        Err(Taken::Spoilt(error)) => {
+            // A full disk, or a DELETE meanwhile: what is there cannot or must not grow on.
+            if let SessionState::Open(open) = std::mem::replace(&mut **guard, SessionState::Gone) {
+                end_open(core, session, *open).await;
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Judges `Content-Range` and `Content-Length` before a byte is taken; answers how many bytes there
+/// have to be, if that is known.
+fn check_place(
+    session: &Session,
+    offset: u64,
+    chunk: &Chunk,
+) -> Result<Option<u64>, RegistryError> {
+    let Some(range) = &chunk.range else { return Ok(chunk.body.length) };
+    let length = range.end - range.start;
+    if chunk.body.length.is_some_and(|announced| announced != length) {
+        return Err(RegistryError::BodyLength { expected: length });
+    }
+    if range.start != offset {
+        return Err(RegistryError::OffsetMismatch {
+            id: session.id,
+            repository: session.repository.clone(),
+            offset,
+            start: range.start,
+        });
+    }
+    Ok(Some(length))
+}
+
+/// How taking a body can fail.
+enum Taken {
+    /// What was taken before is good and stays.
+    Refused(RegistryError),
+    /// The session is over.
+    Spoilt(RegistryError),
+}
+
+async fn take(
+    core: &Core,
+    session: &Session,
+    open: &mut OpenSession,
+    stream: BoxStream<'static, io::Result<Bytes>>,
+    announced: Option<u64>,
+) -> Result<u64, Taken> {
+    let mut pieces = Pieces { stream, waiting: None };
+    let mut received: u64 = 0;
+    loop {
+        let next = tokio::select! {
+            biased;
+            () = session.cancelled.cancelled() => {
+                return Err(Taken::Spoilt(RegistryError::UploadUnknown(session.id)));
+            }
+            () = core.workers.token().cancelled() => {
+                return Err(Taken::Refused(RegistryError::Unavailable("the replica is stopping".to_owned())));
+            }
+            next = pieces.next() => next,
+        };
+        let piece = match next {
+            Some(Ok(piece)) => piece,
+            Some(Err(error)) => {
+                // Resumable: the client asks for the offset and goes on from there.
+                open.replicas.end_patch().await;
+                if error.kind() == io::ErrorKind::TimedOut {
+                    return Err(Taken::Refused(RegistryError::BodyTooSlow { received }));
+                }
+                let reason = error.to_string();
+                return Err(Taken::Refused(RegistryError::BodyBroken { received, reason }));
+            }
+            None => break,
+        };
+        let total = received + piece.len() as u64;
+        if let Some(expected) = announced.filter(|expected| total > *expected) {
+            open.replicas.end_patch().await;
+            return Err(Taken::Refused(RegistryError::BodyLength { expected }));
+        }
+        received = total;
+        core.metrics.blob_bytes_received.inc_by(piece.len() as u64);
+        let (written, ()) =
+            tokio::join!(open.file.append(piece.clone()), open.replicas.send(piece));
+        written.map_err(|error| Taken::Spoilt(error.into()))?;
+        session.set_offset(open.file.offset());
+    }
+    open.replicas.end_patch().await;
+    if let Some(expected) = announced.filter(|expected| *expected != received) {
+        return Err(Taken::Refused(RegistryError::BodyLength { expected }));
+    }
+    Ok(open.file.offset())
+}
+
+/// Joins what a socket yields into pieces of a useful size, without waiting for more.
+struct Pieces {
+    stream: BoxStream<'static, io::Result<Bytes>>,
+    /// What came after the piece that was just given out: an error, or the end.
+    waiting: Option<Option<io::Error>>,
+}
+
+impl Pieces {
+    async fn next(&mut self) -> Option<io::Result<Bytes>> {
+        if let Some(waiting) = self.waiting.take() {
+            return waiting.map(Err);
+        }
+        let first = match self.stream.next().await? {
+            Ok(first) => first,
+            Err(error) => return Some(Err(error)),
+        };
+        if first.len() >= PIECE_BYTES {
+            return Some(Ok(first));
+        }
+        let mut joined: Option<BytesMut> = None;
+        while joined.as_ref().map_or(first.len(), BytesMut::len) < PIECE_BYTES {
+            match self.stream.next().now_or_never() {
+                None => break,
+                Some(None) => {
+                    self.waiting = Some(None);
+                    break;
+                }
+                Some(Some(Err(error))) => {
+                    self.waiting = Some(Some(error));
+                    break;
+                }
+                Some(Some(Ok(more))) => {
+                    let joined = joined.get_or_insert_with(|| {
+                        let mut joined = BytesMut::with_capacity(PIECE_BYTES + more.len());
+                        joined.extend_from_slice(&first);
+                        joined
+                    });
+                    joined.extend_from_slice(&more);
+                }
+            }
+        }
+        Some(Ok(joined.map_or(first, BytesMut::freeze)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+    use super::*;
+    use futures_util::stream;
+
+    fn pieces(items: Vec<io::Result<Bytes>>) -> Pieces {
+        Pieces { stream: stream::iter(items).boxed(), waiting: None }
+    }
+
+    #[tokio::test]
+    async fn small_reads_are_joined_and_the_end_is_kept() {
+        let mut pieces = pieces(vec![Ok(Bytes::from_static(b"a")), Ok(Bytes::from_static(b"b"))]);
+        assert_eq!(pieces.next().await.unwrap().unwrap(), "ab");
+        assert!(pieces.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn bytes_before_an_error_are_not_lost() {
+        let broken = io::Error::other("cut");
+        let mut pieces = pieces(vec![Ok(Bytes::from_static(b"a")), Err(broken)]);
+        assert_eq!(pieces.next().await.unwrap().unwrap(), "a");
+        assert!(pieces.next().await.unwrap().is_err());
+    }
+
+    #[tokio::test]
+    async fn a_piece_does_not_grow_without_end() {
+        let read = Bytes::from(vec![0; 100 * 1024]);
+        let mut pieces = pieces((0..64).map(|_| Ok(read.clone())).collect());
+        let mut total = 0;
+        while let Some(piece) = pieces.next().await {
+            let piece = piece.unwrap();
+            assert!(piece.len() < 2 * PIECE_BYTES);
+            total += piece.len();
+        }
+        assert_eq!(total, 64 * read.len());
+    }
+}

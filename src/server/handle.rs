@@ -1,0 +1,57 @@
+//! A listener that runs in the background and can be told to drain.
+
+use std::sync::Arc;
+
+use axum::Router;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use super::accept::{self, Drained};
+use super::limits::ServerLimits;
+use crate::ops::Metrics;
+use crate::worker::Workers;
+
+/// What a server serves.
+pub struct ServerParts {
+    /// A bound listener.
+    pub listener: TcpListener,
+    /// The routes behind it.
+    pub router: Router,
+    /// TLS for every connection, or plain HTTP.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// Its name, deadlines and caps.
+    pub limits: ServerLimits,
+    /// Where its traffic is counted.
+    pub metrics: Arc<Metrics>,
+}
+
+/// One running listener.
+#[derive(Debug)]
+pub struct Server {
+    stop: CancellationToken,
+    done: oneshot::Receiver<Drained>,
+}
+
+impl Server {
+    /// Starts serving as a worker of `servers`. It stops through [`Server::drain`] only, because
+    /// listeners end in an order.
+    pub fn start(servers: &Workers, parts: ServerParts) -> Self {
+        let stop = CancellationToken::new();
+        let (tell, done) = oneshot::channel();
+        let shutdown = stop.clone();
+        servers.spawn(parts.limits.listener, |_| async move {
+            let ServerParts { listener, router, tls, limits, metrics } = parts;
+            let drained = accept::serve(listener, router, tls, &limits, metrics, shutdown).await;
+            // Nobody has to be interested.
+            let _ = tell.send(drained);
+        });
+        Self { stop, done }
+    }
+
+    /// Stops accepting, lets requests in flight end within the listener's grace, cuts the rest.
+    pub async fn drain(self) -> Drained {
+        self.stop.cancel();
+        self.done.await.unwrap_or_default()
+    }
+}
