@@ -1,0 +1,385 @@
+//! A cluster of real processes on this machine.
+
+use std::{collections::BTreeMap, fmt::Write as _, fs, time::Duration};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use futures_util::future::try_join_all;
+use rustix::process::Signal;
+
+use crate::{
+    binary::Binary,
+    client::{RegistryClient, Target},
+    files::{FileCount, count_files},
+    ports::PortBlock,
+    replica::{Memory, Replica},
+    scratch::Scratch,
+    status::Status,
+    turn::{Share, Turn},
+    wait::wait_until,
+};
+
+/// Generous: a cold two-core machine may be compiling beside us.
+const START_DEADLINE: Duration = Duration::from_secs(60);
+/// The configured grace period is 25 s.
+const STOP_DEADLINE: Duration = Duration::from_secs(35);
+const OPS_DEADLINE: Duration = Duration::from_secs(3);
+
+/// How a cluster is made.
+#[derive(Clone, Debug)]
+pub struct ClusterOptions {
+    /// How many replicas.
+    pub replicas: usize,
+    /// How much of the machine.
+    pub share: Share,
+    /// Further settings: section -> key -> value as TOML writes it.
+    pub settings: BTreeMap<String, BTreeMap<String, String>>,
+}
+
+impl Default for ClusterOptions {
+    fn default() -> Self {
+        Self { replicas: 3, share: Share::Some, settings: BTreeMap::new() }
+    }
+}
+
+impl ClusterOptions {
+    /// With one more setting; `value` as TOML writes it.
+    #[must_use]
+    pub fn setting(mut self, section: &str, key: &str, value: &str) -> Self {
+        let section = self.settings.entry(section.to_owned()).or_default();
+        section.insert(key.to_owned(), value.to_owned());
+        self
+    }
+
+    /// With the machine for itself.
+    #[must_use]
+    pub fn alone(mut self) -> Self {
+        self.share = Share::All;
+        self
+    }
+}
+
+/// Replicas `0..n`, each a `tercet serve` with its own folder. End a test with [`Cluster::shut_down`]: a
+/// cluster that is dropped without it belongs to a failed test, and prints the ends of its logs.
+#[derive(Debug)]
+pub struct Cluster {
+    binary: Binary,
+    replicas: Vec<Replica>,
+    scratch: Scratch,
+    http: reqwest::Client,
+    passed: bool,
+    _ports: PortBlock,
+    _turn: Turn,
+}
+
+impl Cluster {
+    /// Three replicas with default settings, ready for work.
+    pub async fn start() -> Result<Self> {
+        Self::start_with(ClusterOptions::default()).await
+    }
+
+    /// A cluster as wanted, ready for work.
+    pub async fn start_with(options: ClusterOptions) -> Result<Self> {
+        let mut cluster = Self::prepare(options).await?;
+        for index in 0..cluster.replicas.len() {
+            cluster.restart(index)?;
+        }
+        cluster.wait_ready(START_DEADLINE).await?;
+        Ok(cluster)
+    }
+
+    /// A cluster with everything on disk, and no process running yet.
+    pub async fn prepare(options: ClusterOptions) -> Result<Self> {
+        let turn = Turn::take(options.share).await?;
+        let binary = Binary::locate()?;
+        let ports = PortBlock::reserve()?;
+        let scratch = Scratch::new()?;
+        let mut replicas = Vec::new();
+        for number in 0..options.replicas {
+            replicas.push(make_replica(&scratch, &ports, number)?);
+        }
+        for replica in &replicas {
+            fs::write(&replica.config, config_text(replica, &replicas, &options)?)?;
+        }
+        let http = reqwest::Client::builder()
+            .timeout(OPS_DEADLINE)
+            .redirect(reqwest::redirect::Policy::none())
+            .build()?;
+        Ok(Self { binary, replicas, scratch, http, passed: false, _ports: ports, _turn: turn })
+    }
+
+    /// How many replicas it has.
+    pub fn len(&self) -> usize {
+        self.replicas.len()
+    }
+
+    /// A cluster has replicas.
+    pub fn is_empty(&self) -> bool {
+        self.replicas.is_empty()
+    }
+
+    /// One replica.
+    ///
+    /// # Panics
+    /// If there is no such replica: the test is wrong.
+    #[allow(clippy::indexing_slicing)] // A wrong number is a mistake in the test, and must be loud.
+    pub fn replica(&self, index: usize) -> &Replica {
+        &self.replicas[index]
+    }
+
+    #[allow(clippy::indexing_slicing)] // As above.
+    fn replica_mut(&mut self, index: usize) -> &mut Replica {
+        &mut self.replicas[index]
+    }
+
+    /// Base URL of a replica's registry listener.
+    pub fn registry_url(&self, index: usize) -> String {
+        self.replica(index).registry.clone()
+    }
+
+    /// `host:port` of a replica's registry listener, as image names carry it.
+    pub fn registry_host(&self, index: usize) -> String {
+        self.replica(index).registry.trim_start_matches("http://").to_owned()
+    }
+
+    /// Base URL of a replica's ops listener.
+    pub fn ops_url(&self, index: usize) -> String {
+        self.replica(index).ops.clone()
+    }
+
+    /// A client whose requests all go to one replica.
+    pub fn client(&self, index: usize) -> Result<RegistryClient> {
+        RegistryClient::new(vec![self.registry_url(index)], Target::One)
+    }
+
+    /// A client that sends every single request to the next replica in turn.
+    pub fn rotating_client(&self) -> Result<RegistryClient> {
+        let all = self.replicas.iter().map(|replica| replica.registry.clone()).collect();
+        RegistryClient::new(all, Target::NextEachTime)
+    }
+
+    /// `kill -9`.
+    pub fn kill9(&mut self, index: usize) -> Result<()> {
+        self.replica_mut(index).kill9()
+    }
+
+    /// SIGTERM: the replica drains.
+    pub fn term(&self, index: usize) -> Result<()> {
+        self.replica(index).signal(Signal::TERM)
+    }
+
+    /// SIGSTOP: the process stands still, its connections stay open.
+    pub fn pause(&self, index: usize) -> Result<()> {
+        self.replica(index).signal(Signal::STOP)
+    }
+
+    /// SIGCONT.
+    pub fn resume(&self, index: usize) -> Result<()> {
+        self.replica(index).signal(Signal::CONT)
+    }
+
+    /// Starts a replica that does not run, on the disk it left.
+    pub fn restart(&mut self, index: usize) -> Result<()> {
+        let binary = self.binary.clone();
+        self.replica_mut(index).start(&binary)
+    }
+
+    /// Throws away the data folder of a replica that does not run.
+    pub fn wipe(&self, index: usize) -> Result<()> {
+        self.replica(index).wipe()
+    }
+
+    /// Waits until a replica's process has ended by itself.
+    pub async fn wait_exit(
+        &mut self,
+        index: usize,
+        deadline: Duration,
+    ) -> Result<std::process::ExitStatus> {
+        self.replica_mut(index).wait_exit(deadline).await
+    }
+
+    /// A replica's memory.
+    pub fn memory(&self, index: usize) -> Result<Memory> {
+        self.replica(index).memory()
+    }
+
+    /// Bytes resident now.
+    pub fn rss_bytes(&self, index: usize) -> Result<u64> {
+        Ok(self.memory(index)?.resident)
+    }
+
+    /// The files below a folder of a replica's data, such as `blobs` or `uploads`.
+    pub fn files(&self, index: usize, folder: &str) -> Result<FileCount> {
+        count_files(&self.replica(index).data_dir.join(folder))
+    }
+
+    /// What a replica says about the cluster.
+    pub async fn status(&self, index: usize) -> Result<Status> {
+        let url = format!("{}/status", self.ops_url(index));
+        let answer = self.http.get(&url).send().await?.error_for_status()?;
+        let text = answer.text().await?;
+        serde_json::from_str(&text).with_context(|| format!("{url} answered {text}"))
+    }
+
+    /// The HTTP status of an ops page, such as `/readyz`.
+    pub async fn ops_status(&self, index: usize, path: &str) -> Result<u16> {
+        let url = format!("{}{path}", self.ops_url(index));
+        Ok(self.http.get(&url).send().await?.status().as_u16())
+    }
+
+    /// Which replica leads, as all running ones agree.
+    pub async fn leader(&self) -> Result<usize> {
+        let running = self.running();
+        let answers = try_join_all(running.iter().map(|index| self.status(*index))).await?;
+        let mut names = answers.iter().map(|status| status.leader.clone());
+        let first = names.next().context("no replica runs")?.context("no leader is known")?;
+        ensure!(
+            names.all(|name| name.as_ref() == Some(&first)),
+            "the replicas name several leaders"
+        );
+        let index = self.replicas.iter().position(|replica| replica.name == first);
+        let index = index.with_context(|| format!("{first} is no replica of this cluster"))?;
+        ensure!(running.contains(&index), "the leader {first} does not run");
+        Ok(index)
+    }
+
+    /// Waits until every running replica is ready, and, if all run, all are voters of one cluster.
+    pub async fn wait_ready(&mut self, deadline: Duration) -> Result<()> {
+        for replica in &mut self.replicas {
+            if replica.pid().is_some() {
+                replica.check_alive()?;
+            }
+        }
+        let cluster = &*self;
+        wait_until("all running replicas are ready", deadline, || cluster.check_ready()).await
+    }
+
+    /// Waits until a running replica is a voter, has applied all that the leader has, and misses no blob.
+    pub async fn wait_caught_up(&self, index: usize, deadline: Duration) -> Result<()> {
+        let name = self.replica(index).name.clone();
+        let what = format!("{name} has caught up");
+        wait_until(&what, deadline, || async {
+            let leader = self.leader().await?;
+            let status = self.status(leader).await?;
+            let member = status.member(&name).with_context(|| format!("{name} is no member"))?;
+            ensure!(member.role != "learner", "{name} is still a learner");
+            ensure!(member.reachable, "{name} is not reachable");
+            ensure!(member.applied >= Some(status.applied), "{name} lags: {member:?}");
+            ensure!(member.missing_blobs == Some(0), "{name} misses blobs: {member:?}");
+            Ok(())
+        })
+        .await
+    }
+
+    /// Waits until a replica holds a blob on its own disk.
+    pub async fn wait_held(&self, index: usize, digest: &str, deadline: Duration) -> Result<()> {
+        let path = self.replica(index).blob_path(digest)?;
+        let what = format!("{} holds {digest}", self.replica(index).name);
+        wait_until(&what, deadline, || async {
+            ensure!(path.is_file(), "no file {}", path.display());
+            Ok(())
+        })
+        .await
+    }
+
+    /// The end of a good test: every running replica is alive, stops on SIGTERM with code 0, and none has
+    /// panicked.
+    pub async fn shut_down(mut self) -> Result<()> {
+        for replica in &mut self.replicas {
+            if replica.pid().is_some() {
+                replica.check_alive()?;
+                replica.signal(Signal::TERM)?;
+            }
+        }
+        for replica in &mut self.replicas {
+            if replica.pid().is_some() {
+                let status = replica.wait_exit(STOP_DEADLINE).await?;
+                ensure!(status.success(), "{} stopped with {status}", replica.name);
+            }
+            let log = replica.log_text();
+            ensure!(!log.contains("panicked at"), "{} has panicked", replica.name);
+        }
+        self.passed = true;
+        Ok(())
+    }
+
+    fn running(&self) -> Vec<usize> {
+        let with_process = |(index, replica): (usize, &Replica)| replica.pid().map(|_| index);
+        self.replicas.iter().enumerate().filter_map(with_process).collect()
+    }
+
+    async fn check_ready(&self) -> Result<()> {
+        let running = self.running();
+        for index in &running {
+            let code = self.ops_status(*index, "/readyz").await?;
+            ensure!(code == 200, "{} answers {code} on /readyz", self.replica(*index).name);
+        }
+        if running.len() < self.replicas.len() {
+            return Ok(());
+        }
+        let leader = self.leader().await?;
+        let status = self.status(leader).await?;
+        for replica in &self.replicas {
+            let member = status
+                .member(&replica.name)
+                .ok_or_else(|| anyhow!("{} is no member yet", replica.name))?;
+            if member.role == "learner" || !member.reachable {
+                bail!("not a voter yet: {member:?}");
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if self.passed {
+            return;
+        }
+        for replica in &self.replicas {
+            eprintln!("---- the end of {}'s log\n{}", replica.name, replica.log_tail());
+        }
+        self.scratch.failed();
+    }
+}
+
+fn make_replica(scratch: &Scratch, ports: &PortBlock, number: usize) -> Result<Replica> {
+    let name = format!("tercet-{number}");
+    let port = ports.first() + u16::try_from(number * 4)?;
+    let url = |offset: u16| format!("http://127.0.0.1:{}", port + offset);
+    let file = |ending: &str| scratch.path().join(format!("{name}.{ending}"));
+    Ok(Replica {
+        registry: url(0),
+        peer: url(1),
+        ops: url(2),
+        data_dir: scratch.path().join(&name),
+        config: file("toml"),
+        log: file("log"),
+        child: None,
+        name,
+    })
+}
+
+fn config_text(replica: &Replica, all: &[Replica], options: &ClusterOptions) -> Result<String> {
+    let members: Vec<String> =
+        all.iter().map(|member| format!("\"{}={}\"", member.name, member.peer)).collect();
+    let address = |url: &str| format!("\"{}\"", url.trim_start_matches("http://"));
+    let mut sections = options.settings.clone();
+    let mut set = |section: &str, key: &str, value: String| {
+        sections.entry(section.to_owned()).or_default().insert(key.to_owned(), value);
+    };
+    set("node", "name", format!("\"{}\"", replica.name));
+    set("node", "data_dir", format!("{:?}", replica.data_dir));
+    set("cluster", "members", format!("[{}]", members.join(", ")));
+    set("registry", "listen", address(&replica.registry));
+    set("peer", "listen", address(&replica.peer));
+    set("peer", "advertise", format!("\"{}\"", replica.peer));
+    set("ops", "listen", address(&replica.ops));
+    let mut text = String::new();
+    for (section, keys) in &sections {
+        writeln!(text, "[{section}]")?;
+        for (key, value) in keys {
+            writeln!(text, "{key} = {value}")?;
+        }
+    }
+    Ok(text)
+}

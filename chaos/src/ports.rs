@@ -1,0 +1,67 @@
+//! Port numbers that no other cluster and no outgoing connection takes.
+
+use std::{
+    fs::File,
+    net::TcpListener,
+    process,
+    sync::atomic::{AtomicU16, Ordering},
+};
+
+use anyhow::{Context, Result, bail};
+
+/// Ports in one block: a `tercet dev` of three replicas spreads over 24.
+const BLOCK_PORTS: u16 = 32;
+/// Below 32768, where Linux takes the ports of outgoing connections from: a port of that range could
+/// be gone by the time a killed replica wants it back, or a client could even connect to itself.
+const FIRST: u16 = 18_000;
+const BLOCKS: u16 = 400;
+
+/// A run of ports held for one cluster, across threads and processes, until dropped.
+#[derive(Debug)]
+pub struct PortBlock {
+    first: u16,
+    /// The lock on this file is the reservation; the kernel drops it with the process.
+    _lock: File,
+}
+
+impl PortBlock {
+    /// Reserves a block of which every port can be bound right now.
+    pub fn reserve() -> Result<Self> {
+        static NEXT: AtomicU16 = AtomicU16::new(0);
+        let folder = std::env::temp_dir().join("tercet-chaos-ports");
+        std::fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
+        let seed = u16::try_from(process::id() % u32::from(BLOCKS)).unwrap_or(0);
+        for _ in 0..BLOCKS {
+            let block = (seed + NEXT.fetch_add(1, Ordering::Relaxed) % BLOCKS) % BLOCKS;
+            let first = FIRST + block * BLOCK_PORTS;
+            let path = folder.join(first.to_string());
+            let file = File::create(&path).with_context(|| format!("open {}", path.display()))?;
+            if file.try_lock().is_ok() && all_free(first) {
+                return Ok(Self { first, _lock: file });
+            }
+        }
+        bail!("no free block of {BLOCK_PORTS} ports from {FIRST} on")
+    }
+
+    /// The block's first port; the following `32 - 1` are reserved too.
+    pub fn first(&self) -> u16 {
+        self.first
+    }
+}
+
+fn all_free(first: u16) -> bool {
+    (first..first + BLOCK_PORTS).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn two_reservations_never_overlap() {
+        let one = PortBlock::reserve().unwrap();
+        let two = PortBlock::reserve().unwrap();
+        assert!(one.first().abs_diff(two.first()) >= BLOCK_PORTS);
+    }
+}

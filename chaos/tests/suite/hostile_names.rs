@@ -1,0 +1,175 @@
+//! Names, tags, digests and counts that no honest client sends.
+
+use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
+use tercet_chaos::{Blob, Cluster, raw_exchange};
+
+use crate::leftovers::{REPOSITORY, files, start, wait_nothing_left};
+
+/// Sends the path exactly as it stands: a client library would tidy it up.
+async fn raw(
+    cluster: &Cluster,
+    index: usize,
+    method: &str,
+    path: &str,
+) -> Result<(u16, Option<String>)> {
+    let head = format!("{method} {path} HTTP/1.1\r\nHost: registry\r\nConnection: close\r\n\r\n");
+    let answer = raw_exchange(&cluster.registry_url(index), head.as_bytes()).await?;
+    let status = answer.status.with_context(|| format!("no answer to {method} {path}"))?;
+    Ok((status, answer.error_code()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_names_are_refused() -> Result<()> {
+    let (cluster, _) = start().await?;
+    let before = files(&cluster)?;
+    let long = "a".repeat(256);
+    let names = [
+        "..",
+        "../..",
+        "a/../b",
+        "%2e%2e",
+        "%2e%2e%2f%2e%2e",
+        "a%2fb",
+        "a%00b",
+        "a//b",
+        "UPPER",
+        "a_",
+        "-a",
+        "a..b",
+        "a___b",
+        ".",
+        "a/.",
+        "caf%C3%A9",
+        "..%2f..%2fetc",
+        &long,
+    ];
+    for name in names {
+        for (method, rest) in [
+            ("GET", "tags/list"),
+            ("GET", "manifests/latest"),
+            ("POST", "blobs/uploads/"),
+            ("PUT", "manifests/latest"),
+        ] {
+            let path = format!("/v2/{name}/{rest}");
+            let (status, code) = raw(&cluster, 0, method, &path).await?;
+            ensure!(
+                status == 400 && code.as_deref() == Some("NAME_INVALID"),
+                "{method} {path}: wanted 400 NAME_INVALID, got {status} {code:?}"
+            );
+        }
+    }
+    // A NUL as such is no HTTP: the parser may refuse it without an OCI body.
+    let (status, _) = raw(&cluster, 0, "GET", "/v2/a\0b/tags/list").await?;
+    ensure!(status == 400, "a raw NUL got {status}");
+    for tag in ["%2e%2e", "..", "-a", "a%00", &"t".repeat(129), "a%2fb", "@", "a:b"] {
+        let path = format!("/v2/{REPOSITORY}/manifests/{tag}");
+        let (status, code) = raw(&cluster, 1, "GET", &path).await?;
+        ensure!(
+            matches!(status, 400 | 404) && code.is_some(),
+            "{path}: wanted an OCI refusal, got {status} {code:?}"
+        );
+        let (status, code) = raw(&cluster, 1, "PUT", &path).await?;
+        ensure!(status == 400 && code.is_some(), "PUT {path}: got {status} {code:?}");
+    }
+    wait_nothing_left(&cluster, &before, "bad names").await?;
+    cluster.shut_down().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_digests_are_refused() -> Result<()> {
+    let (cluster, client) = start().await?;
+    let before = files(&cluster)?;
+    let hex = "0123456789abcdef".repeat(4);
+    let digests = [
+        format!("sha256:{}", &hex[..63]),
+        format!("sha256:{hex}0"),
+        format!("sha256:{}", hex.to_uppercase()),
+        format!("sha256:{}g", &hex[..63]),
+        format!("sha512:{hex}"),
+        format!("md5:{}", &hex[..32]),
+        format!("SHA256:{hex}"),
+        "sha256:".to_owned(),
+        "sha256:..".to_owned(),
+        "sha256:%2e%2e%2f%2e%2e%2fidentity.json".to_owned(),
+        format!("sha256:%00{}", &hex[..62]),
+        format!("sha256%3a{}", &hex[..63]),
+    ];
+    for digest in &digests {
+        for method in ["GET", "HEAD", "DELETE"] {
+            let path = format!("/v2/{REPOSITORY}/blobs/{digest}");
+            let (status, code) = raw(&cluster, 2, method, &path).await?;
+            let named = method == "HEAD" || code.as_deref() == Some("DIGEST_INVALID");
+            ensure!(status == 400 && named, "{method} {path}: got {status} {code:?}");
+        }
+        let path = format!("/v2/{REPOSITORY}/referrers/{digest}");
+        let (status, code) = raw(&cluster, 2, "GET", &path).await?;
+        ensure!(status == 400, "GET {path}: got {status} {code:?}");
+        let path = format!("/v2/{REPOSITORY}/blobs/uploads/?digest={digest}");
+        let (status, code) = raw(&cluster, 2, "POST", &path).await?;
+        let refused = status == 400 && code.as_deref() == Some("DIGEST_INVALID");
+        ensure!(refused, "POST {path}: got {status} {code:?}");
+    }
+    // A path out of the store, in the place of a digest.
+    for path in [
+        format!("/v2/{REPOSITORY}/blobs/sha256:../../../identity.json"),
+        format!("/v2/{REPOSITORY}/blobs/../../../../identity.json"),
+        format!("/v2/{REPOSITORY}/blobs/uploads/../../identity.json"),
+        format!("/v2/{REPOSITORY}/blobs/uploads/%2e%2e%2fidentity.json"),
+    ] {
+        let (status, code) = raw(&cluster, 2, "GET", &path).await?;
+        let refused = matches!(status, 400 | 404) && code.is_some();
+        ensure!(refused, "GET {path}: got {status} {code:?}");
+    }
+    let upload = client.open_upload(REPOSITORY).await?;
+    let answer = client.finish(&upload, "sha256:abc", Bytes::new()).await?;
+    answer.expect_error(400, "DIGEST_INVALID")?;
+    client.delete(&upload.location).await?;
+    wait_nothing_left(&cluster, &before, "bad digests").await?;
+    cluster.shut_down().await
+}
+
+/// Page sizes and ranges that want too much are clamped or refused, never allocated.
+#[tokio::test(flavor = "multi_thread")]
+async fn absurd_counts_and_ranges_are_bounded() -> Result<()> {
+    let (cluster, client) = start().await?;
+    for count in ["9223372036854775808", "18446744073709551616", "1000000000", "-1", "x", ""] {
+        for path in [format!("/v2/{REPOSITORY}/tags/list"), "/v2/_catalog".to_owned()] {
+            let answer = client.get(&format!("{path}?n={count}")).await?;
+            ensure!(matches!(answer.status, 200 | 400), "n={count}: {}", answer.describe());
+        }
+    }
+    let blob = Blob::random(11, 10_000);
+    client.push_blob(REPOSITORY, &blob).await?;
+    let many = format!("bytes={}", vec!["0-0"; 1_000].join(","));
+    for range in
+        [many.as_str(), "bytes=9-1", "bytes=x", "lines=0-1", "bytes=0-18446744073709551616"]
+    {
+        let answer = client.get_range(REPOSITORY, &blob.digest, range).await?;
+        // An end behind the last byte means the last byte (RFC 9110, 14.1.2), however far behind.
+        ensure!(matches!(answer.status, 200 | 206 | 400 | 416), "{range}: {}", answer.describe());
+        let whole = answer.body == blob.bytes;
+        ensure!(!matches!(answer.status, 200 | 206) || whole, "{range}: wrong bytes");
+    }
+    let before = cluster.memory(0)?;
+    ensure!(before.peak < 150 * 1024 * 1024, "peak memory {}", before.peak);
+    cluster.shut_down().await
+}
+
+/// What one reader takes for a body, another may take for the next request.
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_with_two_ends_or_two_hosts_are_refused() -> Result<()> {
+    let (cluster, _) = start().await?;
+    let both = "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n";
+    let hosts = "Host: another\r\nContent-Length: 4\r\n";
+    let lengths = "Content-Length: 4\r\nContent-Length: 5\r\n";
+    for headers in [both, hosts, lengths] {
+        let path = format!("/v2/{REPOSITORY}/blobs/uploads/");
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nHost: registry\r\n{headers}\r\n4\r\nabcd\r\n0\r\n\r\n"
+        );
+        let answer = raw_exchange(&cluster.registry_url(0), request.as_bytes()).await?;
+        ensure!(answer.status == Some(400), "{headers:?}: got {:?}", answer.status);
+    }
+    cluster.shut_down().await
+}
