@@ -48,7 +48,7 @@ fn table(status: &Status) -> String {
     );
     let head = ["NAME", "ROLE", "TERM", "APPLIED", "LAG", "MISSING", "DISK", "REACHABLE"];
     let mut rows = vec![head.map(ToOwned::to_owned)];
-    rows.extend(status.members.iter().map(|member| row(member, status.term)));
+    rows.extend(status.members.iter().map(row));
     let widths: [usize; 8] = std::array::from_fn(|column| {
         rows.iter().filter_map(|row| row.get(column)).map(String::len).max().unwrap_or_default()
     });
@@ -61,7 +61,7 @@ fn table(status: &Status) -> String {
     text.trim_end().to_owned()
 }
 
-fn row(member: &MemberStatus, term: u64) -> [String; 8] {
+fn row(member: &MemberStatus) -> [String; 8] {
     let disk = match (member.disk_used, member.disk_total) {
         (Some(used), Some(total)) => format!("{} of {}", bytes(used), bytes(total)),
         _ => "-".to_owned(),
@@ -69,7 +69,7 @@ fn row(member: &MemberStatus, term: u64) -> [String; 8] {
     [
         member.name.clone(),
         member.role.clone(),
-        if member.reachable { term.to_string() } else { "-".to_owned() },
+        or_dash(member.term),
         or_dash(member.applied),
         or_dash(member.lag),
         or_dash(member.missing_blobs),
@@ -90,6 +90,7 @@ mod tests {
             node_id: 1,
             role: "follower".into(),
             reachable,
+            term: reachable.then_some(2),
             applied: reachable.then_some(12),
             lag: reachable.then_some(0),
             missing_blobs: reachable.then_some(0),

@@ -113,6 +113,7 @@ mod tests {
             node_id: 2,
             role: "follower".into(),
             reachable: false,
+            term: None,
             applied: None,
             lag: None,
             missing_blobs: None,

@@ -44,6 +44,8 @@ pub struct MemberStatus {
     pub role: String,
     /// It answered within a second.
     pub reachable: bool,
+    /// Its Raft term; a replica that is cut off may be behind the others.
+    pub term: Option<u64>,
     /// Index of the last entry it applied.
     pub applied: Option<u64>,
     /// Entries it has still to apply.
@@ -90,12 +92,14 @@ pub async fn collect(core: &Core) -> Status {
 #[must_use]
 pub fn of_this_replica(core: &Core) -> PeerStatus {
     let identity = core.consensus.identity();
+    let raft = core.consensus.status();
     let (disk_used, disk_total) = disk(core);
     PeerStatus {
         name: identity.name.clone(),
         node_id: identity.node_id,
         version: crate::VERSION.to_owned(),
-        applied: core.consensus.status().applied,
+        term: raft.term,
+        applied: raft.applied,
         missing_blobs: u64::try_from(core.metrics.missing_blobs.get()).unwrap_or_default(),
         disk_used,
         disk_total,
@@ -136,6 +140,7 @@ fn member_status(member: &Member, answer: Option<&PeerStatus>, newest: u64) -> M
         node_id: member.node_id,
         role: member.role.name().to_owned(),
         reachable: answer.is_some(),
+        term: answer.map(|answer| answer.term),
         applied: answer.map(|answer| answer.applied),
         lag: answer.map(|answer| newest.saturating_sub(answer.applied)),
         missing_blobs: answer.map(|answer| answer.missing_blobs),
@@ -179,7 +184,7 @@ mod tests {
             status,
             serde_json::json!({
                 "name": "tercet-1", "node_id": 7, "role": "follower", "reachable": false,
-                "applied": null, "lag": null, "missing_blobs": null,
+                "term": null, "applied": null, "lag": null, "missing_blobs": null,
                 "disk_used": null, "disk_total": null,
             })
         );
@@ -191,6 +196,7 @@ mod tests {
             name: "tercet-1".into(),
             node_id: 7,
             version: "0".into(),
+            term: 2,
             applied: 6,
             missing_blobs: 2,
             disk_used: 1,

@@ -87,6 +87,9 @@ pub struct PeerStatus {
     pub node_id: u64,
     /// Version of its binary.
     pub version: String,
+    /// Its Raft term; 0 from a version that did not say.
+    #[serde(default)]
+    pub term: u64,
     /// Index of the last entry it applied.
     pub applied: u64,
     /// Blobs it should hold and does not.
