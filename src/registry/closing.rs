@@ -78,7 +78,7 @@ async fn close_locked(
                 **guard = SessionState::Published { digest: digest.clone(), size };
             }
             Err(error) => {
-                core.uploads.remove(&session.id);
+                remember_end(core, session);
                 return Err(error);
             }
         },
@@ -184,11 +184,16 @@ pub(crate) async fn cancel(core: &Arc<Core>, session: &Arc<Session>) -> Result<(
     .await?
 }
 
-/// Removes an open session here and on every holder, and remembers that it is over: a copy that a
-/// holder still has for a moment must not be taken for one whose owner is gone.
-pub(super) async fn end_open(core: &Arc<Core>, session: &Session, open: OpenSession) {
+/// Remembers that a session is over: a copy that a holder still has for a moment must not be taken for
+/// one whose owner is gone.
+fn remember_end(core: &Core, session: &Session) {
     session.set_closed();
     core.uploads.remember_closed(&session.id);
+}
+
+/// Removes an open session here and on every holder.
+pub(super) async fn end_open(core: &Arc<Core>, session: &Session, open: OpenSession) {
+    remember_end(core, session);
     let linked = open.replicas.live().cloned().collect();
     open.abort(&session.id).await;
     holders::forget_lost_copies(core, session.id, linked);
