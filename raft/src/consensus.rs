@@ -395,9 +395,8 @@ impl Inner {
             if leader.is_some_and(|leader| leader != self.identity.node_id) {
                 return;
             }
-            match tokio::time::timeout_at(end.into(), metrics.changed()).await {
-                Ok(Err(_)) => return, // Raft has stopped: nobody is left to hand over.
-                Ok(Ok(())) | Err(_) => {}
+            if let Ok(Err(_)) = tokio::time::timeout_at(end.into(), metrics.changed()).await {
+                return; // Raft has stopped: nobody is left to hand over.
             }
         }
         tracing::warn!("nobody took leadership over in time");
