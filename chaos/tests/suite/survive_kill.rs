@@ -127,7 +127,7 @@ async fn kill_during_load(
         ended??;
     }
     println!(
-        "replica {victim} killed after {KILL_AFTER} of {PUSHES} pushes and {pulls_before} of {PULLS}          pulls; longest push {longest:?}"
+        "replica {victim} killed after {KILL_AFTER} of {PUSHES} pushes and {pulls_before} of {PULLS} pulls; longest push {longest:?}"
     );
     Ok(())
 }
