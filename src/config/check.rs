@@ -123,11 +123,14 @@ fn check_timing(config: &Config, problems: &mut Vec<String>) {
 }
 
 fn check_listeners(config: &Config, problems: &mut Vec<String>) {
-    let listeners = [
+    let mut listeners = vec![
         ("registry.listen", config.registry.listen),
         ("peer.listen", config.peer.listen),
         ("ops.listen", config.ops.listen),
     ];
+    if config.webhook.tls.is_some() {
+        listeners.push(("webhook.listen", config.webhook.listen));
+    }
     for (index, (name, address)) in listeners.iter().enumerate() {
         for (other, taken) in listeners.iter().take(index) {
             if address.port() != 0 && collide(*address, *taken) {

@@ -44,6 +44,16 @@ fn value(key: &Key, name: &str, text: &str) -> Result<toml::Value, ConfigError> 
                 .map(|part| toml::Value::String(part.to_owned()))
                 .collect(),
         )),
+        Kind::Boolean => {
+            text.trim().parse().map(toml::Value::Boolean).map_err(|_| ConfigError::Value {
+                origin: name.to_owned(),
+                message: format!("`{text}` is neither true nor false"),
+            })
+        }
+        Kind::Tables => Err(ConfigError::Value {
+            origin: name.to_owned(),
+            message: format!("[[{}]] can only be written in the configuration file", key.path),
+        }),
         Kind::Integer => {
             text.trim().parse().map(toml::Value::Integer).map_err(|_| ConfigError::Value {
                 origin: name.to_owned(),

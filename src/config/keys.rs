@@ -8,8 +8,12 @@ pub enum Kind {
     Text,
     /// A whole number.
     Integer,
+    /// `true` or `false`.
+    Boolean,
     /// Texts with commas between them.
     List,
+    /// An array of tables, which only the file can hold.
+    Tables,
 }
 
 /// One key of the configuration.
@@ -36,6 +40,14 @@ const fn text(path: &'static str) -> Key {
     Key { path, kind: Kind::Text }
 }
 
+const fn list(path: &'static str) -> Key {
+    Key { path, kind: Kind::List }
+}
+
+const fn tables(path: &'static str) -> Key {
+    Key { path, kind: Kind::Tables }
+}
+
 const fn integer(path: &'static str) -> Key {
     Key { path, kind: Kind::Integer }
 }
@@ -44,19 +56,43 @@ const fn integer(path: &'static str) -> Key {
 pub const KEYS: &[Key] = &[
     text("node.name"),
     text("node.data_dir"),
-    Key { path: "cluster.members", kind: Kind::List },
+    list("cluster.members"),
     integer("cluster.replication_factor"),
     text("cluster.consistency"),
     integer("cluster.heartbeat_ms"),
     integer("cluster.election_timeout_min_ms"),
     integer("cluster.election_timeout_max_ms"),
     text("registry.listen"),
+    text("registry.tls.certificate"),
+    text("registry.tls.key"),
+    text("registry.tls.client_ca"),
+    text("registry.tls.client_auth"),
     text("peer.listen"),
     text("peer.advertise"),
     text("peer.tls.ca"),
     text("peer.tls.certificate"),
     text("peer.tls.key"),
     text("ops.listen"),
+    text("ops.tls.certificate"),
+    text("ops.tls.key"),
+    text("ops.tls.client_ca"),
+    text("ops.tls.client_auth"),
+    text("webhook.listen"),
+    text("webhook.tls.certificate"),
+    text("webhook.tls.key"),
+    text("webhook.tls.client_ca"),
+    text("webhook.tls.client_auth"),
+    text("access.htpasswd"),
+    text("access.token_realm"),
+    text("access.service"),
+    integer("access.token_seconds"),
+    integer("access.token_key_rotation_hours"),
+    tables("access.rules"),
+    tables("access.robots"),
+    tables("access.immutable_tags"),
+    Key { path: "access.kubernetes.enabled", kind: Kind::Boolean },
+    list("access.kubernetes.audiences"),
+    text("access.kubernetes.kubeconfig"),
     text("log.format"),
     text("log.level"),
     integer("limits.manifest_bytes"),
@@ -107,7 +143,7 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
     use std::collections::BTreeSet;
 
-    use super::super::{Config, PeerTls};
+    use super::super::{Config, ListenerTls, PeerTls};
     use super::*;
 
     fn paths_of(table: &toml::Table, prefix: &str, into: &mut BTreeSet<String>) {
@@ -125,6 +161,13 @@ mod tests {
         let mut config = Config::default();
         config.peer.advertise = Some("http://127.0.0.1:5001".into());
         config.peer.tls = Some(PeerTls::default());
+        let tls = ListenerTls { client_ca: Some("ca.pem".into()), ..ListenerTls::default() };
+        config.registry.tls = Some(tls.clone());
+        config.ops.tls = Some(tls.clone());
+        config.webhook.tls = Some(tls);
+        config.access.htpasswd = Some("htpasswd".into());
+        config.access.token_realm = Some("https://registry.example/token".into());
+        config.access.kubernetes.kubeconfig = Some("kubeconfig".into());
         let mut paths = BTreeSet::new();
         paths_of(&toml::Table::try_from(&config).unwrap(), "", &mut paths);
         assert_eq!(paths, KEYS.iter().map(|key| key.path.to_owned()).collect());

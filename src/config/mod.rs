@@ -3,6 +3,7 @@
 //! Later sources win: default, file, environment, flag. Every key is listed once in [`keys`], and
 //! `docs/src/configuration.md` is tested against that list.
 
+mod access;
 mod check;
 mod environment;
 mod error;
@@ -13,6 +14,7 @@ mod load;
 mod member;
 mod sections;
 
+pub use access::{Access, AccessRule, ImmutableTags, Kubernetes, Robot};
 pub use check::check;
 pub(crate) use check::replica_name as check_replica_name;
 pub use error::ConfigError;
@@ -20,5 +22,6 @@ pub use limits::Limits;
 pub use load::{Overrides, Sources, load};
 pub use member::MemberEntry;
 pub use sections::{
-    Cluster, Config, Consistency, Log, LogFormat, Node, Ops, Peer, PeerTls, Registry,
+    ClientAuth, Cluster, Config, Consistency, ListenerTls, Log, LogFormat, Node, Ops, Peer,
+    PeerTls, Registry, Webhook,
 };

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::access::Access;
 use super::limits::Limits;
 use super::member::MemberEntry;
 
@@ -23,6 +24,10 @@ pub struct Config {
     pub peer: Peer,
     /// The listener for health, metrics and status.
     pub ops: Ops,
+    /// The listener that the Kubernetes API server talks to.
+    pub webhook: Webhook,
+    /// Who may do what.
+    pub access: Access,
     /// What is logged, and how.
     pub log: Log,
     /// Every bound there is.
@@ -155,12 +160,42 @@ impl Cluster {
 pub struct Registry {
     /// Address of the OCI distribution API.
     pub listen: SocketAddr,
+    /// HTTPS; without it plain HTTP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ListenerTls>,
 }
 
 impl Default for Registry {
     fn default() -> Self {
-        Self { listen: loopback(5000) }
+        Self { listen: loopback(5000), tls: None }
     }
+}
+
+/// `[registry.tls]`, `[ops.tls]`, `[webhook.tls]`: PEM files, read again when they change.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ListenerTls {
+    /// The certificate, and those between it and its authority.
+    pub certificate: PathBuf,
+    /// The private key of that certificate.
+    pub key: PathBuf,
+    /// Certificates of the authorities whose client certificates are believed. Without it clients
+    /// are not asked for one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_ca: Option<PathBuf>,
+    /// Whether a client has to have a certificate of `client_ca`.
+    pub client_auth: ClientAuth,
+}
+
+/// What is asked of a client when `client_ca` is set.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClientAuth {
+    /// A certificate is taken if there is one.
+    #[default]
+    Optional,
+    /// Without a certificate there is no connection.
+    Required,
 }
 
 /// `[peer]`.
@@ -202,11 +237,31 @@ pub struct PeerTls {
 pub struct Ops {
     /// Address of health, metrics and status.
     pub listen: SocketAddr,
+    /// HTTPS; without it plain HTTP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ListenerTls>,
 }
 
 impl Default for Ops {
     fn default() -> Self {
-        Self { listen: loopback(5002) }
+        Self { listen: loopback(5002), tls: None }
+    }
+}
+
+/// `[webhook]`. The listener is opened only with `[webhook.tls]`: an API server talks TLS to it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Webhook {
+    /// Address of the admission webhook.
+    pub listen: SocketAddr,
+    /// Certificate and key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ListenerTls>,
+}
+
+impl Default for Webhook {
+    fn default() -> Self {
+        Self { listen: loopback(5443), tls: None }
     }
 }
 

@@ -117,9 +117,9 @@ impl Layout {
         let config = Config {
             node: Node { name: plan.name.clone(), data_dir: plan.data_dir.clone() },
             cluster: Cluster { members: members(all), ..Cluster::default() },
-            registry: Registry { listen: plan.registry },
+            registry: Registry { listen: plan.registry, ..Registry::default() },
             peer: Peer { listen: plan.peer, ..Peer::default() },
-            ops: Ops { listen: plan.ops },
+            ops: Ops { listen: plan.ops, ..Ops::default() },
             ..Config::default()
         };
         crate::config::check(&config).or_exit(Exit::Software)?;
