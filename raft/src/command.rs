@@ -6,7 +6,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use tercet_storage::{Digest, ManifestSummary, RepositoryName, Tag};
+use tercet_storage::{Digest, ImmutableTagRule, ManifestSummary, RepositoryName, Secret, Tag};
 
 use crate::type_config::NodeId;
 
@@ -21,10 +21,6 @@ pub struct Proposal {
 }
 
 /// One change of the metadata.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "the large variant is the common one; a box would cost an allocation per push"
-)]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Command {
     /// A blob is durable on a write quorum; make it visible in a repository.
@@ -92,6 +88,42 @@ pub enum Command {
         /// The new id.
         node_id: NodeId,
     },
+    /// As [`Self::PutManifest`], and says what may be absent.
+    PushManifest {
+        /// The repository.
+        repository: RepositoryName,
+        /// Digest of `bytes`.
+        digest: Digest,
+        /// The media type it was pushed with.
+        media_type: String,
+        /// The manifest, exactly as pushed.
+        #[serde(with = "tercet_storage::codec::byte_field")]
+        bytes: Vec<u8>,
+        /// What the proposer parsed from `bytes`.
+        summary: ManifestSummary,
+        /// Tags to point at it; none for a push by digest.
+        tags: Vec<Tag>,
+        /// What must hold of those tags for the command to take effect.
+        condition: Condition,
+        /// What the repository may lack of what the manifest names.
+        absent: AbsentReferences,
+    },
+    /// Replace the rules about tags that do not move.
+    SetImmutableTags {
+        /// All rules, in the order in which they are tried; none lifts them all.
+        rules: Vec<ImmutableTagRule>,
+    },
+    /// Add a key that signs and verifies tokens, and forget those that no valid token needs.
+    RotateTokenKey {
+        /// Id of the newest key, as far as the proposer knows: of two that race, one wins.
+        expected: Option<String>,
+        /// Id of the new key.
+        key_id: String,
+        /// The new key.
+        secret: Secret,
+        /// How long a key verifies after a successor was made, in milliseconds.
+        keep_ms: u64,
+    },
 }
 
 /// A precondition on the tags of [`Command::PutManifest`], judged while the command is applied.
@@ -105,6 +137,16 @@ pub enum Condition {
     IfNoneMatchAny,
 }
 
+/// What a manifest may name without its being in the repository. The proposer knows what is missing and
+/// judges by its configuration; what it did not judge is refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AbsentReferences {
+    /// Nothing.
+    Refused,
+    /// These, blobs or manifests. They may be there all the same.
+    Allowed(Vec<Digest>),
+}
+
 impl Command {
     /// The variant's name, for logs and metrics.
     pub fn name(&self) -> &'static str {
@@ -116,6 +158,9 @@ impl Command {
             Self::DeleteManifest { .. } => "delete_manifest",
             Self::DeleteTag { .. } => "delete_tag",
             Self::AdmitMember { .. } => "admit_member",
+            Self::PushManifest { .. } => "push_manifest",
+            Self::SetImmutableTags { .. } => "set_immutable_tags",
+            Self::RotateTokenKey { .. } => "rotate_token_key",
         }
     }
 }

@@ -59,6 +59,14 @@ pub enum Role {
 }
 
 impl Role {
+    fn of(state: ServerState) -> Self {
+        match state {
+            ServerState::Leader => Self::Leader,
+            ServerState::Learner => Self::Learner,
+            _ => Self::Follower,
+        }
+    }
+
     /// The word that `/status` uses.
     pub fn name(self) -> &'static str {
         match self {
@@ -245,6 +253,19 @@ impl Consensus {
         self.inner.status()
     }
 
+    /// Returns once this replica's role is another one than `role`; never, if Raft has stopped.
+    pub async fn role_changed(&self, role: Role) {
+        let mut metrics = self.inner.raft.metrics();
+        loop {
+            if Role::of(metrics.borrow_and_update().state) != role {
+                return;
+            }
+            if metrics.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
     /// Whether blobs were made visible that did not fit into the queue, or came with a snapshot: the
     /// catalogue has to be compared with the disk. Resets the mark.
     pub fn take_rescan(&self) -> bool {
@@ -363,11 +384,7 @@ impl Inner {
             applied: metrics.last_applied.as_ref().map_or(0, |id| id.index),
             last_log: metrics.last_log_index.unwrap_or(0),
             leader: leader.map(|leader| leader.name),
-            role: match metrics.state {
-                ServerState::Leader => Role::Leader,
-                ServerState::Learner => Role::Learner,
-                _ => Role::Follower,
-            },
+            role: Role::of(metrics.state),
             is_member: membership.get_node(&self.identity.node_id).is_some(),
             refused: self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }

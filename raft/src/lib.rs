@@ -11,6 +11,8 @@ mod config;
 mod consensus;
 mod error;
 mod forward;
+#[doc(hidden)]
+pub mod fuzzing;
 mod identity;
 mod log;
 mod machine;
@@ -22,7 +24,7 @@ mod records;
 mod type_config;
 
 pub use bootstrap::{InitialMember, bootstrap};
-pub use command::{Command, Condition, Proposal};
+pub use command::{AbsentReferences, Command, Condition, Proposal};
 pub use config::RaftTiming;
 pub use consensus::{Consensus, Member, RaftStatus, Role, StartOptions};
 pub use error::{ProposeError, RaftError, RpcError};

@@ -187,11 +187,11 @@ impl Inner {
                 Err(error) => return JoinAnswer::Pending(error.to_string()),
             };
         // The command refuses a retired id too; asking first spares the log an entry a time.
-        if !retired && member.is_some_and(|member| member.node_id == node_id) {
-            tracing::trace!(name = %node.name, "already admitted");
-        } else if retired {
+        if retired {
             return JoinAnswer::Refused(retired_reason(node_id));
-        } else {
+        }
+        let admitted = member.is_some_and(|member| member.node_id == node_id);
+        if !admitted {
             let command = Command::AdmitMember { name: node.name.clone(), node_id };
             match self.propose(command).await {
                 Ok(Outcome::Done) => {}

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use tercet_storage::Digest;
+use tercet_storage::{Digest, Tag};
 
 use crate::type_config::NodeId;
 
@@ -21,13 +21,22 @@ pub enum Outcome {
     MissingReferences(Vec<Digest>),
     /// A manifest of the repository still names the blob.
     InUse,
-    /// A [`Condition`](crate::Condition) did not hold.
+    /// A [`Condition`](crate::Condition) did not hold, or the newest token key is not the expected one.
     ConditionFailed {
-        /// What the tag points at now.
+        /// What the tag points at now; `None` for a token key.
         current: Option<Digest>,
     },
     /// Refused for a reason that an operator has to read.
     Refused(String),
+    /// A rule says that the tag stays where it points.
+    TagImmutable {
+        /// The tag.
+        tag: Tag,
+        /// Name of the first rule that covers it.
+        rule: String,
+        /// What it points at.
+        current: Digest,
+    },
 }
 
 impl fmt::Display for Outcome {

@@ -10,11 +10,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tercet_storage::codec::{decode, encode};
 use tercet_storage::{
-    Algorithm, Digest, ManifestReference, ManifestSummary, ReferenceKind, RepositoryName,
+    Algorithm, Digest, ImmutableTagRule, ManifestReference, ManifestSummary, ReferenceKind,
+    RepositoryName, Secret,
 };
 
 use super::*;
-use crate::command::{Command, Condition};
+use crate::command::{AbsentReferences, Command, Condition};
 
 #[test]
 fn golden_positions() {
@@ -121,8 +122,41 @@ fn commands() -> Vec<Command> {
             tags: vec!["latest".parse().unwrap()],
             condition: Condition::IfMatch(other),
         },
-        Command::DeleteManifest { repository: repository.clone(), digest },
-        Command::DeleteTag { repository, tag: "latest".parse().unwrap() },
+        Command::DeleteManifest { repository: repository.clone(), digest: digest.clone() },
+        Command::DeleteTag { repository: repository.clone(), tag: "latest".parse().unwrap() },
         Command::AdmitMember { name: "tercet-11".to_owned(), node_id: 11 },
+        Command::PushManifest {
+            repository,
+            digest: digest.clone(),
+            media_type: "application/vnd.oci.image.index.v1+json".to_owned(),
+            bytes: b"{}".to_vec(),
+            summary: ManifestSummary {
+                media_type: "application/vnd.oci.image.index.v1+json".to_owned(),
+                references: vec![ManifestReference {
+                    digest: digest.clone(),
+                    size: 6,
+                    kind: ReferenceKind::Manifest,
+                }],
+                subject: None,
+                artifact_type: None,
+                annotations: BTreeMap::new(),
+            },
+            tags: vec!["v1".parse().unwrap(), "latest".parse().unwrap()],
+            condition: Condition::IfNoneMatchAny,
+            absent: AbsentReferences::Allowed(vec![digest]),
+        },
+        Command::SetImmutableTags {
+            rules: vec![ImmutableTagRule {
+                name: "releases".to_owned(),
+                repositories: vec!["prod/**".to_owned()],
+                tags: vec!["v*".to_owned(), "release-?".to_owned()],
+            }],
+        },
+        Command::RotateTokenKey {
+            expected: Some("old".to_owned()),
+            key_id: "new".to_owned(),
+            secret: Secret::new(std::array::from_fn(|n| n as u8)),
+            keep_ms: 900_000,
+        },
     ]
 }

@@ -22,12 +22,15 @@ pub use error::StorageError;
 pub use kv::codec::{self, CodecError, Schema};
 pub use kv::{LogColumn, checkpoint, open_log_db, open_state_db, sync_wal};
 pub use meta::{
-    BlobLinkRecord, BlobRecord, KeyValue, KvRead, ManifestLinkRecord, ManifestRecord, MemberRecord,
-    Meta, MetaBatch, MetaBatchOps, ReferrerRecord, RepositoryRecord, StateDb, Table, TagRecord,
-    schemas,
+    AwaitedBlobRecord, BlobLinkRecord, BlobRecord, IMMUTABLE_NAME_BYTES_MAX,
+    IMMUTABLE_PATTERNS_MAX, IMMUTABLE_RULES_MAX, ImmutableTagRule, ImmutableTagsError,
+    ImmutableTagsRecord, KeyValue, KvRead, ManifestLinkRecord, ManifestRecord, MemberRecord, Meta,
+    MetaBatch, MetaBatchOps, ReferrerRecord, RepositoryRecord, Secret, StateDb, Table, TagRecord,
+    TokenKey, TokenKeysRecord, check_immutable_tags, schemas,
 };
 pub use oci::{
     Algorithm, Descriptor, Digest, DigestError, DigestHasher, ManifestError, ManifestLimits,
-    ManifestReference, ManifestSummary, NAME_BYTES_MAX, NameError, Reference, ReferenceError,
-    ReferenceKind, RepositoryName, TAG_BYTES_MAX, Tag, media_type, parse_manifest,
+    ManifestReference, ManifestSummary, NAME_BYTES_MAX, NameError, PATTERN_BYTES_MAX, Pattern,
+    PatternError, Reference, ReferenceError, ReferenceKind, RepositoryName, TAG_BYTES_MAX, Tag,
+    media_type, parse_manifest,
 };

@@ -2,8 +2,8 @@
 
 use tercet_storage::{Digest, MetaBatch, StorageError};
 
-use super::{blob, manifest, member};
-use crate::command::{Command, Proposal};
+use super::{blob, immutable, manifest, member, token_key};
+use crate::command::{AbsentReferences, Command, Proposal};
 use crate::outcome::Outcome;
 
 /// Applies one command to the batch. `blobs` collects the blobs it made visible.
@@ -34,8 +34,39 @@ pub(super) fn apply(
             tags,
             condition,
         } => {
-            let put =
-                manifest::Put { repository, digest, media_type, bytes, summary, tags, condition };
+            let absent = AbsentReferences::Refused;
+            let put = manifest::Put {
+                repository,
+                digest,
+                media_type,
+                bytes,
+                summary,
+                tags,
+                condition,
+                absent,
+            };
+            manifest::put(batch, at_ms, put)
+        }
+        Command::PushManifest {
+            repository,
+            digest,
+            media_type,
+            bytes,
+            summary,
+            tags,
+            condition,
+            absent,
+        } => {
+            let put = manifest::Put {
+                repository,
+                digest,
+                media_type,
+                bytes,
+                summary,
+                tags,
+                condition,
+                absent,
+            };
             manifest::put(batch, at_ms, put)
         }
         Command::DeleteManifest { repository, digest } => {
@@ -43,5 +74,9 @@ pub(super) fn apply(
         }
         Command::DeleteTag { repository, tag } => manifest::delete_tag(batch, &repository, &tag),
         Command::AdmitMember { name, node_id } => member::admit(batch, at_ms, &name, node_id),
+        Command::SetImmutableTags { rules } => immutable::set(batch, rules),
+        Command::RotateTokenKey { expected, key_id, secret, keep_ms } => {
+            token_key::rotate(batch, at_ms, expected, key_id, secret, keep_ms)
+        }
     }
 }

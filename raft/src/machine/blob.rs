@@ -1,8 +1,8 @@
 //! Blobs and their visibility in repositories.
 
 use tercet_storage::{
-    BlobLinkRecord, BlobRecord, Digest, Meta, MetaBatch, RepositoryName, RepositoryRecord,
-    StorageError,
+    AwaitedBlobRecord, BlobLinkRecord, BlobRecord, Digest, Meta, MetaBatch, RepositoryName,
+    RepositoryRecord, StorageError,
 };
 
 use crate::outcome::Outcome;
@@ -84,6 +84,71 @@ fn renew_grace(
     batch.put_blob(digest, &BlobRecord { unreferenced_since_ms: Some(at_ms), ..record })
 }
 
+/// Counts one manifest of the repository that names the blob. What the repository does not have is
+/// counted apart: the manifest may go before the blob has come.
+pub(super) fn retain(
+    batch: &mut MetaBatch<'_>,
+    repository: &RepositoryName,
+    digest: &Digest,
+) -> Result<(), StorageError> {
+    match Meta(&*batch).blob_link(repository, digest)? {
+        Some(link) => {
+            count_in(batch, digest, 1)?;
+            let references = link.references.saturating_add(1);
+            batch.put_blob_link(repository, digest, &BlobLinkRecord { references, ..link })
+        }
+        None => {
+            let awaited = awaited(batch, repository, digest)?.saturating_add(1);
+            batch.put_awaited_blob(repository, digest, &AwaitedBlobRecord { references: awaited })
+        }
+    }
+}
+
+/// Takes back what [`retain`] counted, where it is counted now.
+pub(super) fn release(
+    batch: &mut MetaBatch<'_>,
+    at_ms: u64,
+    repository: &RepositoryName,
+    digest: &Digest,
+) -> Result<(), StorageError> {
+    let Some(link) = Meta(&*batch).blob_link(repository, digest)? else {
+        match awaited(batch, repository, digest)?.saturating_sub(1) {
+            0 => batch.delete_awaited_blob(repository, digest),
+            references => {
+                batch.put_awaited_blob(repository, digest, &AwaitedBlobRecord { references })?;
+            }
+        }
+        return Ok(());
+    };
+    if let Some(blob) = Meta(&*batch).blob(digest)? {
+        let references = blob.references.saturating_sub(1);
+        let unreferenced_since_ms = (references == 0).then_some(at_ms);
+        batch.put_blob(digest, &BlobRecord { references, unreferenced_since_ms, ..blob })?;
+    }
+    let references = link.references.saturating_sub(1);
+    batch.put_blob_link(repository, digest, &BlobLinkRecord { references, ..link })
+}
+
+fn awaited(
+    batch: &MetaBatch<'_>,
+    repository: &RepositoryName,
+    digest: &Digest,
+) -> Result<u32, StorageError> {
+    Ok(Meta(batch).awaited_blob(repository, digest)?.map_or(0, |record| record.references))
+}
+
+/// Counts further manifests into the blob itself.
+fn count_in(
+    batch: &mut MetaBatch<'_>,
+    digest: &Digest,
+    manifests: u32,
+) -> Result<(), StorageError> {
+    let Some(blob) = Meta(&*batch).blob(digest)? else { return Ok(()) };
+    let references = blob.references.saturating_add(u64::from(manifests));
+    batch.put_blob(digest, &BlobRecord { references, unreferenced_since_ms: None, ..blob })
+}
+
+/// Makes the blob visible. Manifests that have waited for it count from here on.
 fn link_in(
     batch: &mut MetaBatch<'_>,
     at_ms: u64,
@@ -91,11 +156,15 @@ fn link_in(
     digest: &Digest,
 ) -> Result<(), StorageError> {
     ensure_repository(batch, at_ms, repository)?;
-    if Meta(&*batch).blob_link(repository, digest)?.is_none() {
-        let link = BlobLinkRecord { linked_ms: at_ms, references: 0 };
-        batch.put_blob_link(repository, digest, &link)?;
+    if Meta(&*batch).blob_link(repository, digest)?.is_some() {
+        return Ok(());
     }
-    Ok(())
+    let references = awaited(batch, repository, digest)?;
+    if references > 0 {
+        batch.delete_awaited_blob(repository, digest);
+        count_in(batch, digest, references)?;
+    }
+    batch.put_blob_link(repository, digest, &BlobLinkRecord { linked_ms: at_ms, references })
 }
 
 /// A repository exists from the first thing that is pushed to it.

@@ -1,16 +1,18 @@
 //! Manifests, the tags that point at them, and the blobs they keep alive.
 
+use std::collections::BTreeSet;
+
 use tercet_storage::{
-    BlobLinkRecord, BlobRecord, Descriptor, Digest, ManifestLinkRecord, ManifestRecord,
-    ManifestSummary, Meta, MetaBatch, ReferenceKind, ReferrerRecord, RepositoryName, StorageError,
-    Tag, TagRecord,
+    Descriptor, Digest, ManifestLinkRecord, ManifestRecord, ManifestSummary, Meta, MetaBatch,
+    ReferenceKind, ReferrerRecord, RepositoryName, StorageError, Tag, TagRecord,
 };
 
-use super::blob::ensure_repository;
-use crate::command::Condition;
+use super::blob::{ensure_repository, release, retain};
+use super::immutable;
+use crate::command::{AbsentReferences, Condition};
 use crate::outcome::Outcome;
 
-/// The fields of [`Command::PutManifest`](crate::Command::PutManifest).
+/// The fields of [`Command::PushManifest`](crate::Command::PushManifest).
 pub(super) struct Put {
     pub(super) repository: RepositoryName,
     pub(super) digest: Digest,
@@ -19,8 +21,12 @@ pub(super) struct Put {
     pub(super) summary: ManifestSummary,
     pub(super) tags: Vec<Tag>,
     pub(super) condition: Condition,
+    pub(super) absent: AbsentReferences,
 }
 
+/// Judged in this order, and nothing is changed by what fails: the condition, because a client that
+/// set one asked about exactly this; the immutable tags, because no upload will help there; what is
+/// missing, because that the client can still push.
 pub(super) fn put(
     batch: &mut MetaBatch<'_>,
     at_ms: u64,
@@ -29,7 +35,10 @@ pub(super) fn put(
     if let Some(refusal) = check_condition(batch, &put)? {
         return Ok(refusal);
     }
-    let missing = missing_references(batch, &put.repository, &put.summary)?;
+    if let Some(refusal) = check_moves(batch, &put)? {
+        return Ok(refusal);
+    }
+    let missing = missing_references(batch, &put)?;
     if !missing.is_empty() {
         return Ok(Outcome::MissingReferences(missing));
     }
@@ -60,8 +69,13 @@ pub(super) fn delete(
     if Meta(&*batch).manifest_link(repository, digest)?.is_none() {
         return Ok(Outcome::NotFound);
     }
-    for tag in Meta(&*batch).tags_of(repository, digest)? {
-        batch.delete_tag(repository, &tag)?;
+    let tags = Meta(&*batch).tags_of(repository, digest)?;
+    let lost: Vec<_> = tags.iter().map(|tag| (tag, digest.clone())).collect();
+    if let Some(refusal) = immutable::check(batch, repository, &lost)? {
+        return Ok(refusal);
+    }
+    for tag in &tags {
+        batch.delete_tag(repository, tag)?;
     }
     batch.delete_manifest_link(repository, digest);
     let Some(record) = Meta(&*batch).manifest(digest)? else { return Ok(Outcome::Done) };
@@ -69,7 +83,7 @@ pub(super) fn delete(
         batch.delete_referrer(repository, subject, digest);
     }
     for blob in blobs_of(&record.summary) {
-        release_blob(batch, at_ms, repository, blob)?;
+        release(batch, at_ms, repository, blob)?;
     }
     match record.links.saturating_sub(1) {
         0 => batch.delete_manifest(digest),
@@ -86,8 +100,9 @@ pub(super) fn delete_tag(
     if Meta(&*batch).repository(repository)?.is_none() {
         return Ok(Outcome::RepositoryUnknown);
     }
-    if Meta(&*batch).tag(repository, tag)?.is_none() {
-        return Ok(Outcome::NotFound);
+    let Some(current) = Meta(&*batch).tag(repository, tag)? else { return Ok(Outcome::NotFound) };
+    if let Some(refusal) = immutable::check(batch, repository, &[(tag, current.digest)])? {
+        return Ok(refusal);
     }
     batch.delete_tag(repository, tag)?;
     Ok(Outcome::Done)
@@ -116,18 +131,34 @@ fn check_condition(batch: &MetaBatch<'_>, put: &Put) -> Result<Option<Outcome>, 
     Ok(failed.map(|current| Outcome::ConditionFailed { current }))
 }
 
-fn missing_references(
-    batch: &MetaBatch<'_>,
-    repository: &RepositoryName,
-    summary: &ManifestSummary,
-) -> Result<Vec<Digest>, StorageError> {
-    let meta = Meta(batch);
+/// The refusal, if one of the tags exists, points elsewhere and may not move. A new tag and the same
+/// push once more are fine.
+fn check_moves(batch: &MetaBatch<'_>, put: &Put) -> Result<Option<Outcome>, StorageError> {
+    let mut moved = Vec::new();
+    for tag in &put.tags {
+        let current = Meta(batch).tag(&put.repository, tag)?;
+        moved.extend(current.map(|record| (tag, record.digest)));
+    }
+    moved.retain(|(_, current)| *current != put.digest);
+    immutable::check(batch, &put.repository, &moved)
+}
+
+/// What the repository lacks of what the manifest names, and needs.
+fn missing_references(batch: &MetaBatch<'_>, put: &Put) -> Result<Vec<Digest>, StorageError> {
+    let (meta, repository) = (Meta(batch), &put.repository);
+    let allowed: BTreeSet<&Digest> = match &put.absent {
+        AbsentReferences::Refused => BTreeSet::new(),
+        AbsentReferences::Allowed(digests) => digests.iter().collect(),
+    };
     let mut missing = Vec::new();
-    for reference in &summary.references {
-        let present = match reference.kind {
-            ReferenceKind::Blob => meta.blob_link(repository, &reference.digest)?.is_some(),
-            ReferenceKind::Manifest => meta.manifest_link(repository, &reference.digest)?.is_some(),
-        };
+    for reference in &put.summary.references {
+        let present = allowed.contains(&reference.digest)
+            || match reference.kind {
+                ReferenceKind::Blob => meta.blob_link(repository, &reference.digest)?.is_some(),
+                ReferenceKind::Manifest => {
+                    meta.manifest_link(repository, &reference.digest)?.is_some()
+                }
+            };
         if !present {
             missing.push(reference.digest.clone());
         }
@@ -147,7 +178,7 @@ fn store(batch: &mut MetaBatch<'_>, put: Put) -> Result<(), StorageError> {
     };
     batch.put_manifest(&put.digest, &record)?;
     for blob in blobs_of(&record.summary) {
-        retain_blob(batch, &put.repository, blob)?;
+        retain(batch, &put.repository, blob)?;
     }
     if let Some(subject) = &record.summary.subject {
         let descriptor = Descriptor {
@@ -162,6 +193,8 @@ fn store(batch: &mut MetaBatch<'_>, put: Put) -> Result<(), StorageError> {
     Ok(())
 }
 
+/// Only blobs are counted. Child manifests of an index are looked for when it is pushed and then no
+/// more: one that comes later needs no notice, and one may be deleted under its index.
 fn blobs_of(summary: &ManifestSummary) -> impl Iterator<Item = &Digest> {
     summary
         .references
@@ -170,37 +203,6 @@ fn blobs_of(summary: &ManifestSummary) -> impl Iterator<Item = &Digest> {
         .map(|reference| &reference.digest)
 }
 
-fn retain_blob(
-    batch: &mut MetaBatch<'_>,
-    repository: &RepositoryName,
-    digest: &Digest,
-) -> Result<(), StorageError> {
-    if let Some(blob) = Meta(&*batch).blob(digest)? {
-        let references = blob.references.saturating_add(1);
-        let record = BlobRecord { references, unreferenced_since_ms: None, ..blob };
-        batch.put_blob(digest, &record)?;
-    }
-    if let Some(link) = Meta(&*batch).blob_link(repository, digest)? {
-        let references = link.references.saturating_add(1);
-        batch.put_blob_link(repository, digest, &BlobLinkRecord { references, ..link })?;
-    }
-    Ok(())
-}
-
-fn release_blob(
-    batch: &mut MetaBatch<'_>,
-    at_ms: u64,
-    repository: &RepositoryName,
-    digest: &Digest,
-) -> Result<(), StorageError> {
-    if let Some(blob) = Meta(&*batch).blob(digest)? {
-        let references = blob.references.saturating_sub(1);
-        let unreferenced_since_ms = (references == 0).then_some(at_ms);
-        batch.put_blob(digest, &BlobRecord { references, unreferenced_since_ms, ..blob })?;
-    }
-    if let Some(link) = Meta(&*batch).blob_link(repository, digest)? {
-        let references = link.references.saturating_sub(1);
-        batch.put_blob_link(repository, digest, &BlobLinkRecord { references, ..link })?;
-    }
-    Ok(())
-}
+#[cfg(test)]
+#[path = "manifest_tests.rs"]
+mod tests;

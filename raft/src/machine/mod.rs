@@ -4,11 +4,15 @@
 //! not synced: after a power loss the Raft log is applied again from that position.
 
 mod apply;
+#[cfg(test)]
+mod bench;
 mod blob;
+mod immutable;
 mod manifest;
 mod member;
 mod snapshot;
 mod state;
+mod token_key;
 
 use std::io;
 use std::sync::Arc;
@@ -177,9 +181,10 @@ impl RaftStateMachine<TypeConfig> for Machine {
 /// What an entry weighs: only manifests weigh anything.
 fn payload_bytes(entry: &Entry) -> usize {
     match &entry.payload {
-        Payload::Normal(Proposal { command: Command::PutManifest { bytes, .. }, .. }) => {
-            bytes.len()
-        }
+        Payload::Normal(Proposal {
+            command: Command::PutManifest { bytes, .. } | Command::PushManifest { bytes, .. },
+            ..
+        }) => bytes.len(),
         _ => 0,
     }
 }

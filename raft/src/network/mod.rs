@@ -21,7 +21,8 @@ use crate::type_config::NodeId;
 pub(crate) use client::NetworkFactory;
 pub(crate) use snapshot::receive_snapshot;
 pub(crate) use wire::{
-    JoinAnswer, JoinRequest, ProposeAnswer, ReadIndexAnswer, decode_answer, encode_message,
+    JoinAnswer, JoinRequest, ProposeAnswer, ReadIndexAnswer, decode_answer, decode_message,
+    encode_answer, encode_message,
 };
 
 /// Carries bytes to another replica's peer listener. The caller of this crate supplies it; tests

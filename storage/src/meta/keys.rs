@@ -59,6 +59,10 @@ pub(super) fn retired(node_id: u64) -> Vec<u8> {
     join(&["retired", &format!("{node_id:016x}")])
 }
 
+/// Each setting is one key.
+pub(super) const TOKEN_KEYS: &[u8] = b"token_keys";
+pub(super) const IMMUTABLE_TAGS: &[u8] = b"immutable_tags";
+
 /// The part of `key` after `prefix`, parsed.
 pub(super) fn rest<T: FromStr>(table: Table, key: &[u8], prefix: &[u8]) -> Result<T, StorageError> {
     rest_text(key, prefix).and_then(|text| text.parse().ok()).ok_or_else(|| malformed(table, key))

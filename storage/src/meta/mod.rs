@@ -4,6 +4,7 @@ mod batch;
 mod keys;
 mod read;
 mod records;
+mod settings;
 mod state_db;
 mod table;
 mod write;
@@ -11,8 +12,13 @@ mod write;
 pub use batch::{MetaBatch, MetaBatchOps};
 pub use read::Meta;
 pub use records::{
-    BlobLinkRecord, BlobRecord, ManifestLinkRecord, ManifestRecord, MemberRecord, ReferrerRecord,
-    RepositoryRecord, TagRecord, schemas,
+    AwaitedBlobRecord, BlobLinkRecord, BlobRecord, ImmutableTagsRecord, ManifestLinkRecord,
+    ManifestRecord, MemberRecord, ReferrerRecord, RepositoryRecord, TagRecord, TokenKeysRecord,
+    schemas,
+};
+pub use settings::{
+    IMMUTABLE_NAME_BYTES_MAX, IMMUTABLE_PATTERNS_MAX, IMMUTABLE_RULES_MAX, ImmutableTagRule,
+    ImmutableTagsError, Secret, TokenKey, check_immutable_tags,
 };
 pub use state_db::StateDb;
 pub use table::{KeyValue, KvRead, Table};

@@ -4,9 +4,11 @@ use serde::de::DeserializeOwned;
 
 use super::keys;
 use super::records::{
-    BlobLinkRecord, BlobRecord, ManifestLinkRecord, ManifestRecord, MemberRecord, ReferrerRecord,
-    RepositoryRecord, TagRecord, schemas,
+    AwaitedBlobRecord, BlobLinkRecord, BlobRecord, ImmutableTagsRecord, ManifestLinkRecord,
+    ManifestRecord, MemberRecord, ReferrerRecord, RepositoryRecord, TagRecord, TokenKeysRecord,
+    schemas,
 };
+use super::settings::{ImmutableTagRule, TokenKey};
 use super::table::{KeyValue, KvRead, Table};
 use crate::codec::{self, Schema};
 use crate::error::StorageError;
@@ -136,6 +138,15 @@ impl<'a, R: KvRead + ?Sized> Meta<'a, R> {
         self.record(Table::BlobLinks, &keys::link(repository, digest), schemas::BLOB_LINK)
     }
 
+    /// Manifests of a repository that name a blob which the repository does not have.
+    pub fn awaited_blob(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Option<AwaitedBlobRecord>, StorageError> {
+        self.record(Table::AwaitedBlobs, &keys::link(repository, digest), schemas::AWAITED_BLOB)
+    }
+
     /// The blobs a repository sees.
     pub fn blob_links(
         &self,
@@ -183,9 +194,18 @@ impl<'a, R: KvRead + ?Sized> Meta<'a, R> {
         Ok(self.0.get(Table::Members, &keys::retired(node_id))?.is_some())
     }
 
-    /// A setting that is equal on every replica.
-    pub fn setting(&self, name: &str) -> Result<Option<Vec<u8>>, StorageError> {
-        self.0.get(Table::Settings, name.as_bytes())
+    /// The keys that sign and verify tokens, the newest last; none before a leader has made one.
+    pub fn token_keys(&self) -> Result<Vec<TokenKey>, StorageError> {
+        let record: Option<TokenKeysRecord> =
+            self.record(Table::Settings, keys::TOKEN_KEYS, schemas::TOKEN_KEYS)?;
+        Ok(record.map(|record| record.keys).unwrap_or_default())
+    }
+
+    /// The rules about tags that do not move, in the order in which they are tried.
+    pub fn immutable_tags(&self) -> Result<Vec<ImmutableTagRule>, StorageError> {
+        let record: Option<ImmutableTagsRecord> =
+            self.record(Table::Settings, keys::IMMUTABLE_TAGS, schemas::IMMUTABLE_TAGS)?;
+        Ok(record.map(|record| record.rules).unwrap_or_default())
     }
 
     fn record<T: DeserializeOwned>(

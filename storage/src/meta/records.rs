@@ -7,6 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::settings::{ImmutableTagRule, TokenKey};
 use crate::{Descriptor, Digest, ManifestSummary};
 
 /// A repository. It exists from the first push into it.
@@ -68,6 +69,14 @@ pub struct BlobLinkRecord {
     pub references: u32,
 }
 
+/// A blob that manifests of a repository name and that the repository does not have. Once it has,
+/// [`BlobLinkRecord`] takes the count over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AwaitedBlobRecord {
+    /// How many manifests of this repository name it.
+    pub references: u32,
+}
+
 /// A manifest that names another as its subject.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReferrerRecord {
@@ -82,6 +91,20 @@ pub struct MemberRecord {
     pub node_id: u64,
     /// When that id was admitted, in milliseconds since the Unix epoch.
     pub admitted_ms: u64,
+}
+
+/// The keys that sign and verify tokens, as a setting.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenKeysRecord {
+    /// In the order of their making: the newest is last.
+    pub keys: Vec<TokenKey>,
+}
+
+/// The rules about tags that do not move, as a setting.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImmutableTagsRecord {
+    /// In the order in which they are tried.
+    pub rules: Vec<ImmutableTagRule>,
 }
 
 /// The schema of every record. Ids are never reused.
@@ -104,4 +127,10 @@ pub mod schemas {
     pub const REFERRER: Schema = Schema { id: 7, version: 1, name: "referrer" };
     /// [`super::MemberRecord`].
     pub const MEMBER: Schema = Schema { id: 8, version: 1, name: "member" };
+    /// [`super::TokenKeysRecord`].
+    pub const TOKEN_KEYS: Schema = Schema { id: 9, version: 1, name: "token_keys" };
+    /// [`super::ImmutableTagsRecord`].
+    pub const IMMUTABLE_TAGS: Schema = Schema { id: 10, version: 1, name: "immutable_tags" };
+    /// [`super::AwaitedBlobRecord`].
+    pub const AWAITED_BLOB: Schema = Schema { id: 11, version: 1, name: "awaited_blob" };
 }

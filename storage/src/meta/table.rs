@@ -19,11 +19,13 @@ pub enum Table {
     Blobs,
     /// Repository NUL digest -> [`crate::BlobLinkRecord`].
     BlobLinks,
+    /// Repository NUL digest -> [`crate::AwaitedBlobRecord`].
+    AwaitedBlobs,
     /// Repository NUL subject NUL digest -> [`crate::ReferrerRecord`].
     Referrers,
     /// Member names -> [`crate::MemberRecord`], and the ids of members that are gone.
     Members,
-    /// Setting name -> bytes; settings are equal on every replica.
+    /// Setting name -> its record, such as [`crate::TokenKeysRecord`]; equal on every replica.
     Settings,
     /// Owned by the Raft layer: last applied, membership.
     System,
@@ -31,7 +33,7 @@ pub enum Table {
 
 impl Table {
     /// Every table.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Repositories,
         Self::Tags,
         Self::TagTargets,
@@ -39,6 +41,7 @@ impl Table {
         Self::ManifestLinks,
         Self::Blobs,
         Self::BlobLinks,
+        Self::AwaitedBlobs,
         Self::Referrers,
         Self::Members,
         Self::Settings,
@@ -56,6 +59,7 @@ impl Table {
             Self::ManifestLinks => "manifest_links",
             Self::Blobs => "blobs",
             Self::BlobLinks => "blob_links",
+            Self::AwaitedBlobs => "awaited_blobs",
             Self::Referrers => "referrers",
             Self::Members => "members",
             Self::Settings => "settings",

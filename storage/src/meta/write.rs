@@ -5,8 +5,9 @@ use serde::Serialize;
 use super::batch::MetaBatch;
 use super::keys;
 use super::records::{
-    BlobLinkRecord, BlobRecord, ManifestLinkRecord, ManifestRecord, MemberRecord, ReferrerRecord,
-    RepositoryRecord, TagRecord, schemas,
+    AwaitedBlobRecord, BlobLinkRecord, BlobRecord, ImmutableTagsRecord, ManifestLinkRecord,
+    ManifestRecord, MemberRecord, ReferrerRecord, RepositoryRecord, TagRecord, TokenKeysRecord,
+    schemas,
 };
 use super::table::Table;
 use crate::codec::{self, Schema};
@@ -123,6 +124,26 @@ impl MetaBatch<'_> {
         self.delete(Table::BlobLinks, keys::link(repository, digest));
     }
 
+    /// Writes how many manifests of a repository name a blob that it does not have.
+    pub fn put_awaited_blob(
+        &mut self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        record: &AwaitedBlobRecord,
+    ) -> Result<(), StorageError> {
+        self.put_record(
+            Table::AwaitedBlobs,
+            keys::link(repository, digest),
+            schemas::AWAITED_BLOB,
+            record,
+        )
+    }
+
+    /// No manifest of the repository awaits the blob any more.
+    pub fn delete_awaited_blob(&mut self, repository: &RepositoryName, digest: &Digest) {
+        self.delete(Table::AwaitedBlobs, keys::link(repository, digest));
+    }
+
     /// Lists the manifest of `record` as a referrer of `subject`.
     pub fn put_referrer(
         &mut self,
@@ -159,14 +180,15 @@ impl MetaBatch<'_> {
         self.put(Table::Members, keys::retired(node_id), Vec::new());
     }
 
-    /// Writes a setting that is equal on every replica.
-    pub fn put_setting(&mut self, name: &str, value: &[u8]) {
-        self.put(Table::Settings, name.as_bytes(), value);
+    /// Writes all keys that sign and verify tokens.
+    pub fn put_token_keys(&mut self, record: &TokenKeysRecord) -> Result<(), StorageError> {
+        self.put_record(Table::Settings, keys::TOKEN_KEYS.to_vec(), schemas::TOKEN_KEYS, record)
     }
 
-    /// Removes a setting.
-    pub fn delete_setting(&mut self, name: &str) {
-        self.delete(Table::Settings, name.as_bytes());
+    /// Writes all rules about tags that do not move.
+    pub fn put_immutable_tags(&mut self, record: &ImmutableTagsRecord) -> Result<(), StorageError> {
+        let key = keys::IMMUTABLE_TAGS.to_vec();
+        self.put_record(Table::Settings, key, schemas::IMMUTABLE_TAGS, record)
     }
 
     fn put_record<T: Serialize>(

@@ -42,7 +42,7 @@ pub fn parse_manifest(
         return Err(ManifestError::Schema1);
     }
     let raw: RawManifest =
-        serde_json::from_slice(bytes).map_err(|error| ManifestError::Json(error.to_string()))?;
+        serde_json::from_slice(bytes).map_err(|error| ManifestError::Json(reason(&error)))?;
     match raw.schema_version {
         Some(2) => {}
         Some(1) => return Err(ManifestError::Schema1),
@@ -81,6 +81,24 @@ pub fn parse_manifest(
         artifact_type: artifact_type.filter(|text| !text.is_empty()),
         annotations: raw.annotations.unwrap_or_default(),
     })
+}
+
+/// The parser's reason repeats the value that it did not expect, which may be megabytes long. What went
+/// wrong is at the beginning, and the place at the end.
+fn reason(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let short = clip(&text);
+    if short.len() == text.len() {
+        return text;
+    }
+    format!("{short}... at line {} column {}", error.line(), error.column())
+}
+
+/// Text out of a manifest goes into an error only up to this many characters.
+const ECHO_CHARS_MAX: usize = 128;
+
+fn clip(text: &str) -> String {
+    text.chars().take(ECHO_CHARS_MAX).collect()
 }
 
 /// Why a manifest is refused.
@@ -181,8 +199,8 @@ impl RawManifest {
         let media_type = match (declared, embedded) {
             (Some(declared), Some(embedded)) if declared != embedded => {
                 return Err(ManifestError::MediaTypeMismatch {
-                    declared: declared.to_owned(),
-                    embedded: embedded.to_owned(),
+                    declared: clip(declared),
+                    embedded: clip(embedded),
                 });
             }
             (_, Some(either)) | (Some(either), None) => either,
@@ -191,9 +209,7 @@ impl RawManifest {
             (None, None) => types::OCI_MANIFEST,
         };
         if !types::is_manifest_type(media_type) {
-            return Err(ManifestError::UnsupportedMediaType(
-                media_type.chars().take(128).collect(),
-            ));
+            return Err(ManifestError::UnsupportedMediaType(clip(media_type)));
         }
         let foreign_member = if types::is_index(media_type) {
             let config = self.config.as_ref().map(|_| "config");

@@ -164,3 +164,19 @@ fn deep_nesting_is_bounded() {
         assert!(parse_manifest(text.as_bytes(), None, &ManifestLimits::default()).is_err());
     }
 }
+
+/// Found by the fuzz target: a type of three megabytes came back whole in the answer and in the log.
+#[test]
+fn errors_repeat_only_a_little_of_the_manifest() {
+    let huge = "x".repeat(3 << 20);
+    for bad in [
+        with(image(), "mediaType", json!(huge)),
+        with(image(), "schemaVersion", json!(huge)),
+        with(image(), "layers", json!(huge)),
+    ] {
+        for declared in [None, Some(types::OCI_MANIFEST)] {
+            let error = parse(&bad, declared).unwrap_err().to_string();
+            assert!(error.len() < 1_000, "{} bytes", error.len());
+        }
+    }
+}

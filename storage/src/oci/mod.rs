@@ -2,6 +2,7 @@
 
 mod descriptor;
 mod digest;
+mod glob;
 mod manifest;
 pub mod media_type;
 mod name;
@@ -9,6 +10,7 @@ mod reference;
 
 pub use descriptor::{Descriptor, ManifestReference, ManifestSummary, ReferenceKind};
 pub use digest::{Algorithm, Digest, DigestError, DigestHasher};
+pub use glob::{PATTERN_BYTES_MAX, Pattern, PatternError};
 pub use manifest::{ManifestError, ManifestLimits, parse_manifest};
 pub use name::{NAME_BYTES_MAX, NameError, RepositoryName};
 pub use reference::{Reference, ReferenceError, TAG_BYTES_MAX, Tag};

@@ -2,7 +2,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use tercet_storage::{
-    KvRead as _, LogColumn, StateDb, StorageError, Table, checkpoint, open_log_db, sync_wal,
+    KvRead as _, LogColumn, MetaBatch, StateDb, StorageError, Table, checkpoint, open_log_db,
+    open_state_db, sync_wal,
 };
 
 const ENTRIES: u32 = 50;
@@ -143,5 +144,27 @@ fn copy_dir(from: &Path, to: &Path) {
     for entry in fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
         fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
+
+/// A disk or a snapshot of a version that did not know the table yet.
+#[test]
+fn a_state_that_lacks_a_newer_table_gets_it() {
+    let root = tempfile::tempdir().unwrap();
+    let (key, value) = (b"key".to_vec(), b"value".to_vec());
+    let db = StateDb::open(root.path()).unwrap();
+    let mut batch = MetaBatch::new(&db);
+    batch.put(Table::Repositories, key.clone(), value.clone());
+    batch.commit().unwrap();
+    drop(db);
+    open_state_db(root.path()).unwrap().drop_cf(Table::AwaitedBlobs.name()).unwrap();
+    for _ in 0..2 {
+        let db = StateDb::open(root.path()).unwrap();
+        assert_eq!(db.get(Table::Repositories, &key).unwrap(), Some(value.clone()));
+        let mut batch = MetaBatch::new(&db);
+        batch.put(Table::AwaitedBlobs, key.clone(), value.clone());
+        batch.commit().unwrap();
+        db.flush().unwrap();
+        assert_eq!(db.get(Table::AwaitedBlobs, &key).unwrap(), Some(value.clone()));
     }
 }

@@ -9,9 +9,10 @@ use std::path::Path;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tercet_storage::{
-    Algorithm, BlobLinkRecord, BlobRecord, Descriptor, Digest, ManifestLinkRecord, ManifestRecord,
-    ManifestReference, ManifestSummary, MemberRecord, ReferenceKind, ReferrerRecord,
-    RepositoryRecord, Schema, TagRecord, codec, schemas,
+    Algorithm, AwaitedBlobRecord, BlobLinkRecord, BlobRecord, Descriptor, Digest, ImmutableTagRule,
+    ImmutableTagsRecord, ManifestLinkRecord, ManifestRecord, ManifestReference, ManifestSummary,
+    MemberRecord, ReferenceKind, ReferrerRecord, RepositoryRecord, Schema, Secret, TagRecord,
+    TokenKey, TokenKeysRecord, codec, schemas,
 };
 
 fn check<T: Serialize + DeserializeOwned + PartialEq + Debug>(schema: Schema, sample: &T) {
@@ -58,4 +59,17 @@ fn records_are_the_bytes_they_always_were() {
     };
     check(schemas::REFERRER, &ReferrerRecord { descriptor });
     check(schemas::MEMBER, &MemberRecord { node_id: 14, admitted_ms: 15 });
+    let key = |id: &str, created_ms: u64| TokenKey {
+        id: id.into(),
+        secret: Secret::new(std::array::from_fn(|n| u8::try_from(n).unwrap())),
+        created_ms,
+    };
+    check(schemas::TOKEN_KEYS, &TokenKeysRecord { keys: vec![key("one", 16), key("two", 17)] });
+    let rule = ImmutableTagRule {
+        name: "releases".into(),
+        repositories: vec!["prod/**".into(), "base/*".into()],
+        tags: vec!["v?*".into()],
+    };
+    check(schemas::IMMUTABLE_TAGS, &ImmutableTagsRecord { rules: vec![rule] });
+    check(schemas::AWAITED_BLOB, &AwaitedBlobRecord { references: 18 });
 }

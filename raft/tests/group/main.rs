@@ -1,0 +1,7 @@
+//! Replicas in one process, connected by function calls: what the group promises.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod content;
+mod harness;
+mod promises;
+mod settings;

@@ -1,0 +1,200 @@
+//! What the replicas must agree on besides content: rules and keys, each stored as one setting.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Pattern, PatternError, RepositoryName};
+
+/// Most rules of [`ImmutableTagRule`].
+pub const IMMUTABLE_RULES_MAX: usize = 1000;
+/// Most patterns in all of them together.
+pub const IMMUTABLE_PATTERNS_MAX: usize = 4000;
+/// The longest name of a rule, in bytes.
+pub const IMMUTABLE_NAME_BYTES_MAX: usize = 512;
+
+/// Tags that stay where they first pointed. A tag is meant if one pattern of each list matches; an empty
+/// list means nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImmutableTagRule {
+    /// What refusals call it.
+    pub name: String,
+    /// Patterns of repository names; see [`Pattern`].
+    pub repositories: Vec<String>,
+    /// Patterns of tags.
+    pub tags: Vec<String>,
+}
+
+impl ImmutableTagRule {
+    /// Patterns of the tags that the rule means in one repository; none if it does not mean the
+    /// repository. Text that is no pattern matches nothing; [`check_immutable_tags`] lets none in.
+    #[must_use]
+    pub fn tags_in(&self, repository: &RepositoryName) -> Vec<Pattern> {
+        let mut repositories = patterns(&self.repositories);
+        if repositories.any(|pattern| pattern.matches(repository.as_str())) {
+            patterns(&self.tags).collect()
+        } else {
+            Vec::new()
+        }
+    }
+}
+
+fn patterns(texts: &[String]) -> impl Iterator<Item = Pattern> {
+    texts.iter().filter_map(|text| Pattern::parse(text).ok())
+}
+
+/// Whether the group would take these rules: their number, their length, and that every pattern is one.
+pub fn check_immutable_tags(rules: &[ImmutableTagRule]) -> Result<(), ImmutableTagsError> {
+    if rules.len() > IMMUTABLE_RULES_MAX {
+        return Err(ImmutableTagsError::TooManyRules { found: rules.len() });
+    }
+    let lists = || rules.iter().flat_map(|rule| [&rule.repositories, &rule.tags]);
+    let found = lists().map(Vec::len).sum();
+    if found > IMMUTABLE_PATTERNS_MAX {
+        return Err(ImmutableTagsError::TooManyPatterns { found });
+    }
+    for rule in rules {
+        if rule.name.len() > IMMUTABLE_NAME_BYTES_MAX {
+            return Err(ImmutableTagsError::NameTooLong { found: rule.name.len() });
+        }
+        for pattern in rule.repositories.iter().chain(&rule.tags) {
+            Pattern::parse(pattern).map_err(|source| ImmutableTagsError::Pattern {
+                rule: rule.name.clone(),
+                pattern: pattern.clone(),
+                source,
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// Why rules are refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ImmutableTagsError {
+    /// More than [`IMMUTABLE_RULES_MAX`].
+    #[error("{found} immutable-tag rules, at most {IMMUTABLE_RULES_MAX} are allowed")]
+    TooManyRules {
+        /// Rules found.
+        found: usize,
+    },
+    /// More than [`IMMUTABLE_PATTERNS_MAX`].
+    #[error(
+        "{found} patterns in immutable-tag rules, at most {IMMUTABLE_PATTERNS_MAX} are allowed"
+    )]
+    TooManyPatterns {
+        /// Patterns found, in all rules.
+        found: usize,
+    },
+    /// A name longer than [`IMMUTABLE_NAME_BYTES_MAX`].
+    #[error(
+        "the name of an immutable-tag rule has {found} bytes, at most {IMMUTABLE_NAME_BYTES_MAX} are allowed"
+    )]
+    NameTooLong {
+        /// Bytes found.
+        found: usize,
+    },
+    /// A text that is no pattern.
+    #[error("immutable-tag rule {rule:?}: {pattern:?}: {source}")]
+    Pattern {
+        /// The rule's name.
+        rule: String,
+        /// The text.
+        pattern: String,
+        /// Why it is none.
+        source: PatternError,
+    },
+}
+
+/// A key that signs tokens and verifies them, the same on every replica.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenKey {
+    /// What a token calls it (`kid`).
+    pub id: String,
+    /// The key itself.
+    pub secret: Secret,
+    /// When it was made, in milliseconds since the Unix epoch, on the clock of the leader of then.
+    pub created_ms: u64,
+}
+
+/// 32 secret bytes. Nothing that prints shows them.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Secret([u8; 32]);
+
+impl Secret {
+    /// Takes charge of the bytes.
+    #[must_use]
+    pub fn new(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes, for whoever signs or verifies.
+    #[must_use]
+    pub fn expose(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<secret>")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+    use super::*;
+
+    fn rule(repositories: &[&str], tags: &[&str]) -> ImmutableTagRule {
+        let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+        ImmutableTagRule {
+            name: "releases".to_owned(),
+            repositories: owned(repositories),
+            tags: owned(tags),
+        }
+    }
+
+    #[test]
+    fn a_rule_covers_a_tag_if_one_pattern_of_each_list_does() {
+        let rule = rule(&["prod/**", "base"], &["v*", "release-?"]);
+        let covers = |repository: &str, tag: &str| {
+            let tags = rule.tags_in(&repository.parse().unwrap());
+            tags.iter().any(|pattern| pattern.matches(tag))
+        };
+        assert!(covers("prod/a/b", "v1"));
+        assert!(covers("base", "release-1"));
+        assert!(!covers("base", "latest"));
+        assert!(!covers("dev/a", "v1"));
+    }
+
+    #[test]
+    fn an_empty_list_covers_nothing() {
+        let repository = "a".parse().unwrap();
+        assert!(rule(&[], &["**"]).tags_in(&repository).is_empty());
+        assert!(rule(&["**"], &[]).tags_in(&repository).is_empty());
+    }
+
+    #[test]
+    fn rules_have_limits() {
+        let fine = rule(&["**"], &["v*"]);
+        assert_eq!(check_immutable_tags(&vec![fine.clone(); 1000]), Ok(()));
+        let refused = check_immutable_tags(&vec![fine; 1001]).unwrap_err();
+        assert_eq!(refused, ImmutableTagsError::TooManyRules { found: 1001 });
+        let many = rule(&vec!["a"; 4000], &["b"]);
+        let refused = check_immutable_tags(&[many]).unwrap_err();
+        assert_eq!(refused, ImmutableTagsError::TooManyPatterns { found: 4001 });
+        let long = ImmutableTagRule { name: "n".repeat(513), ..rule(&["a"], &["b"]) };
+        let refused = check_immutable_tags(&[long]).unwrap_err();
+        assert_eq!(refused, ImmutableTagsError::NameTooLong { found: 513 });
+        let refused = check_immutable_tags(&[rule(&["a"], &["[0-9]"])]).unwrap_err().to_string();
+        assert!(refused.contains("releases") && refused.contains("[0-9]"), "{refused}");
+    }
+
+    #[test]
+    fn a_key_never_prints_its_secret() {
+        let key = TokenKey { id: "k1".into(), secret: Secret::new([0xab; 32]), created_ms: 1 };
+        let printed = format!("{key:?} {key:#?}");
+        assert!(printed.contains("k1") && printed.contains("<secret>"), "{printed}");
+        assert!(!printed.contains("171") && !printed.to_lowercase().contains("ab, "), "{printed}");
+    }
+}
