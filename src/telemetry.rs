@@ -7,8 +7,9 @@ use tracing_subscriber::EnvFilter;
 use crate::config::{Log, LogFormat};
 use crate::exit::{Exit, Failure};
 
-/// Dependencies that tell more at `info` than an operator wants; `log.level` can raise each again.
-const QUIET: &str = "openraft=warn,h2=warn,hyper=warn,hyper_util=warn,reqwest=warn,rustls=warn";
+/// Dependencies that tell more than an operator wants; `log.level` can raise each again. rustls warns
+/// of what any stranger can send it, as often as it is sent.
+const QUIET: &str = "openraft=warn,h2=warn,hyper=warn,hyper_util=warn,reqwest=warn,rustls=error";
 
 /// Starts logging to standard error. Standard output belongs to the commands' results.
 ///

@@ -1,4 +1,4 @@
-//! `tercet certs`: an authority and certificates for the traffic between replicas.
+//! `tercet certs`: an authority and certificates for replicas, listeners and clients.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -24,10 +24,14 @@ const KEY_MODE: u32 = 0o600;
 /// Who may read a certificate.
 const CERTIFICATE_MODE: u32 = 0o644;
 
-/// Make certificates for the traffic between replicas
+/// Make certificates for the traffic between replicas, and for listeners and clients
 #[derive(Debug, Subcommand)]
 pub(super) enum CertsCommand {
-    /// Make a replica's key and certificate, and the authority first if there is none yet
+    /// Make a key and a certificate, and the authority first if there is none yet
+    ///
+    /// The same command serves [peer.tls], [registry.tls], [ops.tls], [webhook.tls] and clients that
+    /// authenticate with a certificate. Whoever has a certificate of the authority in peer.tls.ca can
+    /// act as a replica, so give listeners and clients an authority of their own: another --dir.
     New(NewArgs),
 }
 
@@ -36,10 +40,10 @@ pub(super) struct NewArgs {
     /// Directory for ca.pem, ca.key, NAME.pem and NAME.key
     #[arg(long, value_name = "DIR")]
     dir: PathBuf,
-    /// Name of the replica
+    /// Name of the replica, listener or client; the common name of the certificate
     #[arg(long, value_name = "NAME")]
     name: String,
-    /// DNS name or IP address under which the others reach it; may be repeated
+    /// DNS name or IP address under which others reach it; may be repeated
     #[arg(long = "host", value_name = "HOST", required = true, num_args = 1..)]
     hosts: Vec<String>,
 }
@@ -84,7 +88,9 @@ fn new(args: &NewArgs) -> anyhow::Result<()> {
     create(&certificate_path, &certificate.pem(), CERTIFICATE_MODE)?;
 
     print::line(&format!(
-        "wrote {} and {}\n\n[peer.tls]\nca = {:?}\ncertificate = {:?}\nkey = {:?}",
+        "wrote {} and {}\n\n[peer.tls]\nca = {:?}\ncertificate = {:?}\nkey = {:?}\n\n\
+         or, with an authority that is not the replicas', [registry.tls], [ops.tls] or [webhook.tls] \
+         with certificate and key",
         certificate_path.display(),
         key_path.display(),
         args.dir.join("ca.pem"),
@@ -106,7 +112,7 @@ fn open_or_create_authority(dir: &Path) -> anyhow::Result<Issuer<'static, KeyPai
         (false, false) => {
             let key = KeyPair::generate()?;
             let mut params = CertificateParams::default();
-            params.distinguished_name.push(DnType::CommonName, "Tercet peer authority");
+            params.distinguished_name.push(DnType::CommonName, "Tercet authority");
             params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
             params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
             set_validity(&mut params)?;

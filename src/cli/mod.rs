@@ -43,7 +43,7 @@ enum Command {
     /// Check or print the configuration
     #[command(subcommand)]
     Config(config::ConfigCommand),
-    /// Make certificates for the traffic between replicas
+    /// Make certificates for replicas, listeners and clients
     #[command(subcommand)]
     Certs(certs::CertsCommand),
 }
@@ -60,8 +60,15 @@ struct ConfigArgs {
 
 impl ConfigArgs {
     fn load(&self) -> Result<Config, Failure> {
+        Ok(self.load_with_sources()?.0)
+    }
+
+    /// Also where it came from, to look there again.
+    fn load_with_sources(&self) -> Result<(Config, Sources), Failure> {
         let sources = Sources::of_process(self.config.clone(), self.overrides.clone());
-        crate::config::load(&sources).or_exit(Exit::Config)
+        let config = crate::config::load(&sources).or_exit(Exit::Config)?;
+        crate::config::check_listener_files(&config).or_exit(Exit::Config)?;
+        Ok((config, sources))
     }
 }
 

@@ -20,7 +20,7 @@ pub(super) struct ServeArgs {
 }
 
 pub(super) async fn run(args: ServeArgs) -> Result<(), Failure> {
-    let config = args.config.load()?;
+    let (config, sources) = args.config.load_with_sources()?;
     telemetry::start(&config.log)?;
     let mut signals = StopSignals::listen().or_exit(Exit::Io)?;
     let stop = CancellationToken::new();
@@ -28,7 +28,7 @@ pub(super) async fn run(args: ServeArgs) -> Result<(), Failure> {
         stop_with_parent(stop.clone()).or_exit(Exit::Io)?;
     }
     raise_descriptor_limit();
-    let mut replica = std::pin::pin!(app::run(config, stop.clone()));
+    let mut replica = std::pin::pin!(app::run(config, sources, stop.clone()));
     let mut signalled = false;
     loop {
         tokio::select! {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::http::OpsClient;
+use super::http::{OpsClient, OpsTls};
 use super::print;
 use crate::exit::{Exit, Failure, OrExit};
 use crate::ops::status::{MemberStatus, Status};
@@ -19,13 +19,15 @@ pub(super) struct StatusArgs {
     /// Ops listener of any replica
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:5002")]
     ops: String,
+    #[command(flatten)]
+    tls: OpsTls,
     /// Print the JSON of /status instead of a table
     #[arg(long)]
     json: bool,
 }
 
 pub(super) async fn run(args: StatusArgs) -> Result<(), Failure> {
-    let client = OpsClient::new(DEADLINE).or_exit(Exit::Software)?;
+    let client = OpsClient::reaching(&args.ops, &args.tls, DEADLINE).or_exit(Exit::Usage)?;
     let answer = client.get(&args.ops, "/status").await.or_exit(Exit::Unavailable)?;
     if !answer.ok {
         let message = format!("{} has no status yet: {}", args.ops, answer.text.trim());

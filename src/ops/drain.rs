@@ -26,7 +26,7 @@ pub struct Replica {
     pub listeners: Listeners,
 }
 
-/// The three listeners.
+/// The listeners.
 pub struct Listeners {
     /// For clients.
     pub registry: Server,
@@ -34,6 +34,8 @@ pub struct Listeners {
     pub peer: Server,
     /// For probes.
     pub ops: Server,
+    /// For the Kubernetes API server, where it is configured.
+    pub webhook: Option<Server>,
 }
 
 /// Stops a replica within `limits.drain_seconds` and a few seconds more.
@@ -46,6 +48,9 @@ pub async fn drain(replica: Replica) {
     consensus.transfer_leadership(HAND_OVER_MAX).await;
     // While peers still answer, since requests in flight need them.
     let drained = listeners.registry.drain().await;
+    if let Some(webhook) = listeners.webhook {
+        webhook.drain().await;
+    }
     let late = workers.shutdown(WORKERS_GRACE).await;
     if !late.is_empty() {
         tracing::warn!(workers = ?late, "workers that did not stop in time");

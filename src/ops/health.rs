@@ -1,7 +1,7 @@
 //! Whether this replica lives, and whether clients should be sent to it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use tercet_raft::RaftStatus;
@@ -25,6 +25,8 @@ pub struct Health {
     /// A leader was there once since the start. From then on its absence is no reason to send
     /// clients away: pulls outlive the quorum.
     had_leader: AtomicBool,
+    /// What the configuration makes of this replica and nobody may have meant.
+    remark: OnceLock<String>,
 }
 
 /// The answer of `/readyz`.
@@ -43,7 +45,13 @@ impl Health {
         Self {
             phase: Mutex::new(Phase::Starting("opening the data directory".to_owned())),
             had_leader: AtomicBool::new(false),
+            remark: OnceLock::new(),
         }
+    }
+
+    /// Adds a sentence to what a ready replica says, once and for good.
+    pub fn remark(&self, text: String) {
+        let _ = self.remark.set(text);
     }
 
     /// Says what the start is waiting for.
@@ -69,7 +77,13 @@ impl Health {
 
     /// Judges readiness now. `raft` is where this replica stands, once it takes part.
     pub fn readiness(&self, raft: Option<&RaftStatus>) -> Readiness {
-        self.judge(raft, Instant::now())
+        let mut readiness = self.judge(raft, Instant::now());
+        if let Some(remark) = self.remark.get()
+            && readiness.ready
+        {
+            readiness.reason = format!("{}; {remark}", readiness.reason);
+        }
+        readiness
     }
 
     fn judge(&self, raft: Option<&RaftStatus>, now: Instant) -> Readiness {
@@ -158,6 +172,17 @@ mod tests {
         assert!(!health.readiness(Some(&stranger)).ready);
         let refused = RaftStatus { refused: Some("name in use".into()), ..raft(None) };
         assert!(health.readiness(Some(&refused)).reason.contains("name in use"));
+    }
+
+    #[test]
+    fn a_remark_is_told_by_a_ready_replica() {
+        let health = Health::starting();
+        health.remark("nobody else is let in".into());
+        assert!(!health.readiness(None).reason.contains("let in"));
+        health.serving();
+        let readiness = health.readiness(Some(&raft(Some("a"))));
+        assert!(readiness.ready);
+        assert_eq!(readiness.reason, "ready; nobody else is let in");
     }
 
     #[test]

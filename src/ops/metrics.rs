@@ -22,6 +22,14 @@ pub struct Metrics {
     pub connections_refused: IntCounterVec,
     /// Connections that missed a deadline, by `listener` and `reason`.
     pub connections_cut: IntCounterVec,
+    /// TLS handshakes that failed, by `listener`.
+    pub tls_handshake_failures: IntCounterVec,
+    /// Changed TLS files that came into use, by `listener`.
+    pub tls_reloads: IntCounterVec,
+    /// Changed TLS files that could not be used, by `listener`.
+    pub tls_reload_failures: IntCounterVec,
+    /// When the certificate in use expires, in seconds since 1970, by `listener`.
+    pub tls_certificate_expiry: IntGaugeVec,
     /// Blob bytes sent to clients.
     pub blob_bytes_served: IntCounter,
     /// Blob bytes received from clients.
@@ -44,6 +52,10 @@ pub struct Metrics {
     pub uploads_open: IntGauge,
     /// Metadata reads that were answered without the leader's word, and said so.
     pub stale_reads: IntCounter,
+    /// Checks of credentials, by `method` and `result`.
+    pub logins: IntCounterVec,
+    /// Changes of the htpasswd file or of `[access]` that could not be used.
+    pub access_reload_failures: IntCounter,
     /// Raft term; read at scrape, as are all the gauges below.
     pub raft_term: IntGauge,
     /// Index of the last applied entry.
@@ -94,6 +106,26 @@ impl Metrics {
                 "Connections cut because they missed a deadline",
                 &["listener", "reason"],
             )?,
+            tls_handshake_failures: make.counters(
+                "tercet_tls_handshake_failures_total",
+                "TLS handshakes that failed",
+                &["listener"],
+            )?,
+            tls_reloads: make.counters(
+                "tercet_tls_reloads_total",
+                "Changed TLS files that came into use",
+                &["listener"],
+            )?,
+            tls_reload_failures: make.counters(
+                "tercet_tls_reload_failures_total",
+                "Changed TLS files that could not be used",
+                &["listener"],
+            )?,
+            tls_certificate_expiry: make.gauges(
+                "tercet_tls_certificate_expiry_timestamp_seconds",
+                "When the certificate in use expires, in seconds since 1970",
+                &["listener"],
+            )?,
             blob_bytes_served: make
                 .counter("tercet_blob_bytes_served_total", "Blob bytes sent to clients")?,
             blob_bytes_received: make
@@ -122,6 +154,15 @@ impl Metrics {
             stale_reads: make.counter(
                 "tercet_stale_reads_total",
                 "Metadata reads answered without the leader's word",
+            )?,
+            logins: make.counters(
+                "tercet_logins_total",
+                "Checks of credentials",
+                &["method", "result"],
+            )?,
+            access_reload_failures: make.counter(
+                "tercet_access_reload_failures_total",
+                "Changes of the htpasswd file or of [access] that could not be used",
             )?,
             raft_term: make.gauge("tercet_raft_term", "Raft term")?,
             raft_applied: make.gauge("tercet_raft_applied_index", "Last applied log index")?,

@@ -36,13 +36,16 @@ impl OpsState {
 
 /// The router of the ops listener.
 pub fn router(state: Arc<OpsState>) -> Router {
-    Router::new()
-        .route("/livez", get(livez))
-        .route("/readyz", get(readyz))
+    probes()
         .route("/metrics", get(metrics))
         .route("/status", get(status_json))
         .route("/", get(status_page))
         .with_state(state)
+}
+
+/// What tells whether this replica lives and is ready. The webhook listener has it too.
+pub(crate) fn probes() -> Router<Arc<OpsState>> {
+    Router::new().route("/livez", get(livez)).route("/readyz", get(readyz))
 }
 
 /// A process that fails a fsync or panics ends, so one that answers lives.

@@ -1,16 +1,13 @@
 //! Mutual TLS between replicas, and when plain HTTP will do.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustls::client::WebPkiServerVerifier;
-use rustls::crypto::CryptoProvider;
-use rustls::server::WebPkiClientVerifier;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, ServerConfig};
 use thiserror::Error;
+
+use crate::server::{TlsFileError, TlsSource, TlsSpec, dial_config, dial_nobody};
 
 /// How an operator comes by certificates; part of every error that asks for them.
 const HOW_TO: &str = "run `tercet certs new` to write a CA and a certificate per replica, and set \
@@ -31,24 +28,9 @@ pub struct TlsFiles {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum TlsError {
-    /// A file cannot be read as PEM of the right kind.
-    #[error("peer TLS: cannot read {what} from {path}: {reason}")]
-    File {
-        /// CA, certificate or key.
-        what: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        reason: String,
-    },
-    /// The files can be read but do not fit together.
-    #[error("peer TLS: {certificate} and its key or CA are not usable: {reason}")]
-    Unusable {
-        /// The certificate file.
-        certificate: PathBuf,
-        /// Why.
-        reason: String,
-    },
+    /// A file cannot be used.
+    #[error(transparent)]
+    File(#[from] TlsFileError),
     /// Plain HTTP would leave this machine.
     #[error("peers may speak plain HTTP on loopback only, and {address} is not: {HOW_TO}")]
     PlainRefused {
@@ -68,10 +50,10 @@ pub enum TlsError {
     Client(String),
 }
 
-/// One replica's TLS material, both ways.
+/// One replica's TLS material, both ways. Connections use the files as they are when they begin.
 #[derive(Debug, Clone)]
 pub struct PeerTls {
-    server: Arc<ServerConfig>,
+    source: Arc<TlsSource>,
     client: ClientConfig,
 }
 
@@ -81,57 +63,23 @@ impl PeerTls {
     /// # Errors
     /// When a file cannot be read, or certificate, key and CA do not fit together.
     pub fn load(files: &TlsFiles) -> Result<Self, TlsError> {
-        let unusable =
-            |reason: String| TlsError::Unusable { certificate: files.certificate.clone(), reason };
-        let provider = provider();
-        let mut roots = RootCertStore::empty();
-        for certificate in certificates("the CA", &files.ca)? {
-            roots.add(certificate).map_err(|error| TlsError::File {
-                what: "the CA",
-                path: files.ca.clone(),
-                reason: error.to_string(),
-            })?;
-        }
-        let roots = Arc::new(roots);
-        let chain = certificates("the certificate", &files.certificate)?;
-        let key = || {
-            PrivateKeyDer::from_pem_file(&files.key).map_err(|error| TlsError::File {
-                what: "the key",
-                path: files.key.clone(),
-                reason: error.to_string(),
-            })
-        };
-
-        let verifier =
-            WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider))
-                .build()
-                .map_err(|error| unusable(error.to_string()))?;
-        let mut server = ServerConfig::builder_with_provider(Arc::clone(&provider))
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .map_err(|error| unusable(error.to_string()))?
-            .with_client_cert_verifier(verifier)
-            .with_single_cert(chain.clone(), key()?)
-            .map_err(|error| unusable(error.to_string()))?;
-        // One connection carries one stream, so that nothing queues behind a blob.
-        server.alpn_protocols = vec![b"http/1.1".to_vec()];
-
-        let verifier = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider))
-            .build()
-            .map_err(|error| unusable(error.to_string()))?;
-        let client = ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .map_err(|error| unusable(error.to_string()))?
-            .with_webpki_verifier(verifier)
-            .with_client_auth_cert(chain, key()?)
-            .map_err(|error| unusable(error.to_string()))?;
-        Ok(Self { server: Arc::new(server), client })
+        let spec = TlsSpec::replicas(&files.ca, &files.certificate, &files.key);
+        let source = TlsSource::load(spec)?;
+        let client = dial_config(&source).map_err(|error| TlsError::Client(error.to_string()))?;
+        Ok(Self { source, client })
     }
 
     /// For the accept loop of the peer listener: clients without a certificate of the CA are
     /// refused.
     #[must_use]
+    pub fn source(&self) -> Arc<TlsSource> {
+        Arc::clone(&self.source)
+    }
+
+    /// What a connection to the peer listener begins with at this moment.
+    #[must_use]
     pub fn server_config(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.server)
+        self.source.server_config()
     }
 
     pub(super) fn client_config(&self) -> ClientConfig {
@@ -139,14 +87,9 @@ impl PeerTls {
     }
 }
 
-/// A client configuration that trusts nobody, for plain HTTP: the system's certificates are then
-/// neither read nor needed.
+/// A client configuration that trusts nobody, for plain HTTP.
 pub(super) fn no_tls() -> Result<ClientConfig, TlsError> {
-    Ok(ClientConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
-        .map_err(|error| TlsError::Client(error.to_string()))?
-        .with_root_certificates(RootCertStore::empty())
-        .with_no_client_auth())
+    dial_nobody().map_err(|error| TlsError::Client(error.to_string()))
 }
 
 /// Refuses plain HTTP that would leave this machine: a listener on another interface, or a peer
@@ -170,22 +113,6 @@ pub(super) fn is_loopback(address: &str) -> bool {
     let host = url.host_str().unwrap_or_default();
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     host == "localhost" || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
-}
-
-fn certificates(what: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let fault = |reason: String| TlsError::File { what, path: path.to_owned(), reason };
-    let certificates = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| fault(error.to_string()))?;
-    if certificates.is_empty() {
-        return Err(fault("it holds no certificate".to_owned()));
-    }
-    Ok(certificates)
-}
-
-/// Named, never the process default: two providers in one process make the default ambiguous.
-fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
 #[cfg(test)]
@@ -219,6 +146,10 @@ mod tests {
             key: "/nonexistent/replica.key".into(),
         };
         let error = PeerTls::load(&files).unwrap_err().to_string();
-        assert!(error.contains("/nonexistent/ca.pem"), "{error}");
+        assert_eq!(
+            error,
+            "peer.tls.certificate: /nonexistent/replica.pem: there is no such file; write it, or \
+             correct the path"
+        );
     }
 }

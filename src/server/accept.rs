@@ -9,12 +9,12 @@ use axum::Router;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::connection::{self, Shared};
 use super::limits::ServerLimits;
 use super::observe::Observer;
+use super::tls::TlsSource;
 use crate::ops::Metrics;
 
 /// Pause after an accept that failed for want of a file descriptor: trying again at once would
@@ -39,14 +39,14 @@ pub struct Drained {
 pub async fn serve(
     listener: TcpListener,
     router: Router,
-    tls: Option<Arc<rustls::ServerConfig>>,
+    tls: Option<Arc<TlsSource>>,
     limits: &ServerLimits,
     metrics: Arc<Metrics>,
     shutdown: CancellationToken,
 ) -> Drained {
     let shared = Arc::new(Shared {
         router,
-        tls: tls.map(TlsAcceptor::from),
+        tls,
         limits: limits.clone(),
         observer: Observer::new(limits.listener, metrics),
         shutdown: shutdown.clone(),

@@ -17,14 +17,16 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use super::activity::{Activity, Missed};
 use super::body::{PacedBody, WatchedBody};
+use super::client::{ClientCertificate, RemoteAddress, Scheme};
+use super::handshake::shake_hands;
 use super::limits::ServerLimits;
 use super::observe::Observer;
+use super::tls::TlsSource;
 
 /// Bytes of the longest request header on HTTP/1. A `last=` with a long name fits many times.
 const HEADER_BYTES_MAX: usize = 64 * 1024;
@@ -34,9 +36,18 @@ const HEADERS_MAX: usize = 100;
 const HTTP2_STREAMS_MAX: u32 = 64;
 /// Bytes that one HTTP/2 response may have waiting in the connection.
 const HTTP2_SEND_BUFFER_BYTES: usize = 256 * 1024;
-/// HTTP/2 receive windows: enough for a push to keep a fast network busy.
-const HTTP2_STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
-const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+/// Streams that a client may open and reset before they were looked at. A good client resets few, and
+/// late (CVE-2023-44487).
+const HTTP2_RESETS_PENDING_MAX: usize = 20;
+/// Streams of one connection that were reset here because of what the client did, such as opening too
+/// many; with one more the connection ends (CVE-2025-8671).
+const HTTP2_RESETS_OF_ERRORS_MAX: usize = 256;
+/// HTTP/2 receive windows. A push gets one stream window per round trip at most: over 20 ms, 1 MiB
+/// gave 35 MB/s and 4 MiB give 117. They are fixed, because windows that adapt begin so small that a
+/// push within one data centre took twice as long. What a slow handler leaves unread waits in
+/// memory; the window of the connection bounds that over all its streams.
+const HTTP2_STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 /// The watch looks this many times within the shortest deadline, within bounds.
 const LOOKS_PER_DEADLINE: u32 = 4;
 const LOOK_MIN: Duration = Duration::from_millis(20);
@@ -45,15 +56,11 @@ const LOOK_MAX: Duration = Duration::from_secs(1);
 /// What every connection of a listener shares.
 pub(super) struct Shared {
     pub(super) router: Router,
-    pub(super) tls: Option<TlsAcceptor>,
+    pub(super) tls: Option<Arc<TlsSource>>,
     pub(super) limits: ServerLimits,
     pub(super) observer: Observer,
     pub(super) shutdown: CancellationToken,
 }
-
-/// The address of the client, in every request's extensions.
-#[derive(Debug, Clone, Copy)]
-pub struct RemoteAddress(pub SocketAddr);
 
 /// Serves one connection until it ends, misses a deadline, or the listener drains.
 pub(super) async fn serve(stream: TcpStream, remote: SocketAddr, shared: Arc<Shared>) {
@@ -61,25 +68,33 @@ pub(super) async fn serve(stream: TcpStream, remote: SocketAddr, shared: Arc<Sha
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%remote, %error, "cannot set TCP_NODELAY");
     }
-    let Some(acceptor) = &shared.tls else {
-        return serve_http(stream, remote, &shared).await;
+    let Some(tls) = &shared.tls else {
+        let client = Client { remote, scheme: Scheme::Http, certificate: None };
+        return serve_http(stream, client, &shared).await;
     };
-    let handshake = acceptor.accept(stream);
-    match tokio::time::timeout(shared.limits.header_timeout, handshake).await {
-        Ok(Ok(stream)) => serve_http(stream, remote, &shared).await,
-        Ok(Err(error)) => tracing::debug!(%remote, %error, "TLS handshake failed"),
-        Err(_) => shared.observer.cut(remote, "handshake"),
-    }
+    let Some(stream) = shake_hands(stream, remote, tls, &shared).await else { return };
+    let certificate = tls.client_of(stream.get_ref().1);
+    let client = Client { remote, scheme: Scheme::Https, certificate };
+    serve_http(stream, client, &shared).await;
 }
 
-async fn serve_http<S>(stream: S, remote: SocketAddr, shared: &Arc<Shared>)
+/// What is known about the other end before its first request.
+#[derive(Clone)]
+struct Client {
+    remote: SocketAddr,
+    scheme: Scheme,
+    certificate: Option<ClientCertificate>,
+}
+
+async fn serve_http<S>(stream: S, client: Client, shared: &Arc<Shared>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let remote = client.remote;
     let activity = Activity::accepted(Instant::now());
     let io = TokioIo::new(WatchedIo { inner: stream, activity: activity.clone() });
     let service =
-        service_fn(|request| answer(request, remote, activity.clone(), Arc::clone(shared)));
+        service_fn(|request| answer(request, client.clone(), activity.clone(), Arc::clone(shared)));
     let builder = builder(&shared.limits);
     let connection = builder.serve_connection(io, service);
     let mut connection = std::pin::pin!(connection);
@@ -122,6 +137,8 @@ fn builder(limits: &ServerLimits) -> auto::Builder<TokioExecutor> {
         .keep_alive_interval(limits.idle_timeout)
         .keep_alive_timeout(limits.header_timeout)
         .max_concurrent_streams(HTTP2_STREAMS_MAX)
+        .max_pending_accept_reset_streams(HTTP2_RESETS_PENDING_MAX)
+        .max_local_error_reset_streams(HTTP2_RESETS_OF_ERRORS_MAX)
         .max_header_list_size(HEADER_BYTES_MAX as u32)
         .max_send_buf_size(HTTP2_SEND_BUFFER_BYTES)
         .initial_stream_window_size(HTTP2_STREAM_WINDOW_BYTES)
@@ -131,14 +148,19 @@ fn builder(limits: &ServerLimits) -> auto::Builder<TokioExecutor> {
 
 async fn answer(
     request: Request<Incoming>,
-    remote: SocketAddr,
+    client: Client,
     activity: Activity,
     shared: Arc<Shared>,
 ) -> Result<Response<WatchedBody>, Infallible> {
     let guard = activity.request_began(request.version() == Version::HTTP_2);
     let mut request = request.map(|body| Body::new(PacedBody::new(body, &shared.limits)));
-    request.extensions_mut().insert(RemoteAddress(remote));
-    let observed = shared.observer.request(&request, remote);
+    let extensions = request.extensions_mut();
+    extensions.insert(RemoteAddress(client.remote));
+    extensions.insert(client.scheme);
+    if let Some(certificate) = client.certificate {
+        extensions.insert(certificate);
+    }
+    let observed = shared.observer.request(&request, client.remote);
     let response = shared.router.clone().oneshot(request).await?;
     observed.answered(&response);
     Ok(response.map(|body| WatchedBody::new(body, guard)))

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::accept::{self, Drained};
 use super::limits::ServerLimits;
+use super::tls::TlsSource;
 use crate::ops::Metrics;
 use crate::worker::Workers;
 
@@ -19,7 +20,7 @@ pub struct ServerParts {
     /// The routes behind it.
     pub router: Router,
     /// TLS for every connection, or plain HTTP.
-    pub tls: Option<Arc<rustls::ServerConfig>>,
+    pub tls: Option<Arc<TlsSource>>,
     /// Its name, deadlines and caps.
     pub limits: ServerLimits,
     /// Where its traffic is counted.
@@ -39,6 +40,12 @@ impl Server {
     pub fn start(servers: &Workers, parts: ServerParts) -> Self {
         let stop = CancellationToken::new();
         let (tell, done) = oneshot::channel();
+        if let Some(tls) = &parts.tls {
+            let (tls, metrics) = (Arc::clone(tls), Arc::clone(&parts.metrics));
+            // Until the listener is closed, not until its last connection ends.
+            let closed = stop.clone();
+            servers.spawn("tls-files", |_| tls.follow(metrics, closed));
+        }
         let shutdown = stop.clone();
         servers.spawn(parts.limits.listener, |_| async move {
             let ServerParts { listener, router, tls, limits, metrics } = parts;

@@ -7,7 +7,7 @@ use crate::config::Limits;
 /// What one listener allows its connections.
 #[derive(Debug, Clone)]
 pub struct ServerLimits {
-    /// Name of the listener in logs and metrics: `registry`, `peer`, `ops`.
+    /// Name of the listener in logs and metrics: `registry`, `peer`, `ops`, `webhook`.
     pub listener: &'static str,
     /// Most connections at a time.
     pub connections_max: usize,
@@ -67,6 +67,12 @@ impl ServerLimits {
             drain: INTERNAL_DRAIN,
             ..Self::registry(limits)
         }
+    }
+
+    /// The limits of the listener that the Kubernetes API server talks to.
+    #[must_use]
+    pub fn webhook(limits: &Limits) -> Self {
+        Self { listener: "webhook", ..Self::ops(limits) }
     }
 
     /// The limits of the listener for health, metrics and status.

@@ -36,6 +36,11 @@ impl Observer {
         tracing::debug!(listener = self.listener, %remote, reason, "connection cut");
     }
 
+    pub(super) fn handshake_failed(&self, remote: SocketAddr, error: &std::io::Error) {
+        self.metrics.tls_handshake_failures.with_label_values(&[self.listener]).inc();
+        tracing::debug!(listener = self.listener, %remote, %error, "TLS handshake failed");
+    }
+
     pub(super) fn request(&self, request: &Request<Body>, remote: SocketAddr) -> ObservedRequest {
         ObservedRequest {
             listener: self.listener,

@@ -96,7 +96,7 @@ fn lacking(digest: &Digest) -> Refusal {
 }
 
 /// `bytes=first-last`, the only form that replicas send.
-fn parse_range(value: &str) -> Result<Range<u64>, Refusal> {
+pub(super) fn parse_range(value: &str) -> Result<Range<u64>, Refusal> {
     let malformed = || Refusal::bad_request(format!("range `{value}` is not bytes=first-last"));
     let (first, last) = value
         .strip_prefix("bytes=")

@@ -5,6 +5,8 @@
 //! ask a third replica, so they can neither loop nor wait for a quorum.
 
 mod blobs;
+#[doc(hidden)]
+pub mod fuzzing;
 mod gate;
 mod raft;
 mod sessions;

@@ -46,10 +46,11 @@ impl Authority {
 async fn serve_tls(router: Router, tls: &PeerTls) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let acceptor = TlsAcceptor::from(tls.server_config());
+    let tls = tls.clone();
     tokio::spawn(async move {
         while let Ok((socket, _)) = listener.accept().await {
-            let (acceptor, router) = (acceptor.clone(), router.clone());
+            let acceptor = TlsAcceptor::from(tls.server_config());
+            let router = router.clone();
             tokio::spawn(async move {
                 let Ok(stream) = acceptor.accept(socket).await else { return };
                 let service = TowerToHyperService::new(router);
@@ -133,4 +134,42 @@ async fn a_certificate_for_another_host_is_not_taken() {
     let member = tls_client(own.replica(dir.path(), "127.0.0.1", &own));
     let error = member.has_blob(&peer, &digest(b"x")).await.unwrap_err();
     assert!(matches!(error, PeerError::NotSent { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn new_files_are_used_by_both_ends_without_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let (here, there) = (dir.path().join("here"), dir.path().join("there"));
+    std::fs::create_dir(&here).unwrap();
+    std::fs::create_dir(&there).unwrap();
+    let (old, new) = (Authority::new(), Authority::new());
+    let replica = Replica::start("one", 7).await;
+    let server = old.replica(&here, "127.0.0.1", &old);
+    let dials = old.replica(&there, "127.0.0.1", &old);
+    let address = serve_tls(router(replica.state.clone()), &server).await;
+    let peer = Peer { address: format!("https://{address}"), ..replica.peer.clone() };
+    let asks = async |client: &Client| client.has_blob(&peer, &digest(b"x")).await;
+    let client = tls_client(dials.clone());
+    asks(&client).await.unwrap();
+
+    let workers = Workers::new();
+    for tls in [&server, &dials] {
+        let (source, metrics) = (tls.source(), Arc::new(Metrics::new().unwrap()));
+        workers.spawn("tls-files", |stop| source.follow(metrics, stop));
+    }
+    // Writes the files; what it returns would be used by a replica that starts now.
+    let started_later = new.replica(&there, "127.0.0.1", &new);
+    new.replica(&here, "127.0.0.1", &new);
+    let changed = async {
+        // A client of its own each time: an open connection stays as it began.
+        while asks(&tls_client(started_later.clone())).await.is_err()
+            || asks(&tls_client(dials.clone())).await.is_err()
+        {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), changed).await.expect("never changed");
+    // What was dialled before goes on over the connection that is open.
+    asks(&client).await.unwrap();
+    assert!(workers.shutdown(Duration::from_secs(5)).await.is_empty());
 }
