@@ -17,16 +17,19 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Config;
+use crate::auth::{AccessControl, Prepared, StartParts};
+use crate::config::{Config, ListenerTls, Sources};
 use crate::core::{Core, CoreParts};
 use crate::exit::{Exit, Failure, OrExit};
 use crate::ops::drain::{Listeners, Replica, drain};
 use crate::ops::router::OpsState;
 use crate::ops::{Health, Metrics, disk, status};
 use crate::peer::{self, PeerState, PeerTransport};
-use crate::server::{Gate, Server, ServerLimits, ServerParts, accept};
+use crate::server::{
+    Exposure, Gate, Server, ServerLimits, ServerParts, TlsSource, TlsSpec, accept,
+};
 use crate::worker::Workers;
-use crate::{api, ops};
+use crate::{api, ops, webhook};
 
 /// Bytes of the disk that only Raft may use: a replica that cannot write its log cannot even let go
 /// of blobs.
@@ -38,13 +41,14 @@ const COMMITTED_QUEUE: usize = 4_096;
 ///
 /// # Errors
 /// [`Failure`] with the exit code, when it cannot start or cannot go on.
-pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Failure> {
+pub async fn run(config: Config, sources: Sources, stop: CancellationToken) -> Result<(), Failure> {
     tracing::info!(
         name = config.node.name,
         version = crate::VERSION,
         data_dir = %config.node.data_dir.display(),
         "starting"
     );
+    let access = Prepared::load(&config, sources).await.or_exit(Exit::Config)?;
     let data = DataDir::new(&config.node.data_dir);
     let _lock = data.lock().map_err(storage_failure)?;
     let foundation = Foundation::lay(Arc::new(config), data).await?;
@@ -54,7 +58,13 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Failure>
         identity = foundation.find_identity() => identity?,
     };
     let (consensus, committed) = foundation.join(identity).await?;
-    foundation.start_work(&consensus, committed);
+    let access = access.start(StartParts {
+        consensus: consensus.clone(),
+        clock: Arc::clone(&foundation.clock),
+        metrics: Arc::clone(&foundation.metrics),
+        workers: foundation.workers.clone(),
+    });
+    foundation.start_work(&consensus, access, committed);
     let ended = tokio::select! {
         () = stop.cancelled() => Ok(()),
         reason = consensus.failed() => Err(Failure::new(Exit::Software, format!("raft: {reason}"))),
@@ -78,6 +88,8 @@ struct Foundation {
     ops_state: Arc<OpsState>,
     registry_gate: Gate,
     listeners: Listeners,
+    /// Where the registry really listens.
+    registry_address: std::net::SocketAddr,
 }
 
 impl Foundation {
@@ -86,11 +98,25 @@ impl Foundation {
         let limits = &config.limits;
         let metrics = Arc::new(Metrics::new().or_exit(Exit::Software)?);
         let health = Arc::new(Health::starting());
-        let registry_socket = bind(config.registry.listen, "registry").await?;
+        let exposure = Exposure::of(&config);
+        let registry_socket = bind(exposure.listen, "registry").await?;
         let peer_socket = bind(config.peer.listen, "peer").await?;
         let ops_socket = bind(config.ops.listen, "ops").await?;
+        let webhook_socket = match &config.webhook.tls {
+            Some(_) => Some(bind(config.webhook.listen, "webhook").await?),
+            None => None,
+        };
+        for told in exposure.held_back.iter().chain(&exposure.warning) {
+            tracing::warn!("{told}");
+        }
+        if let Some(remark) = exposure.held_back {
+            health.remark(remark);
+        }
 
         let tls = peer_tls(&config)?;
+        let registry_tls = listener_tls("registry", config.registry.tls.as_ref())?;
+        let ops_tls = listener_tls("ops", config.ops.tls.as_ref())?;
+        let webhook_tls = listener_tls("webhook", config.webhook.tls.as_ref())?;
         let blobs = BlobStore::open(BlobStoreOptions {
             root: data.root().to_owned(),
             refuse_percent: limits.disk_refuse_percent,
@@ -120,17 +146,21 @@ impl Foundation {
             Server::start(&servers, ServerParts { listener, router, tls, limits, metrics })
         };
         let peer_routes = peer::server::router(peer_state.clone());
-        let peer_tls = tls.map(|tls| tls.server_config());
+        let peer_tls = tls.map(|tls| tls.source());
         let ops_routes = ops::router::router(Arc::clone(&ops_state));
         let listeners = Listeners {
             registry: serve(
                 registry_socket,
                 registry_gate.router(),
-                None,
+                registry_tls,
                 ServerLimits::registry(limits),
             ),
             peer: serve(peer_socket, peer_routes, peer_tls, ServerLimits::peer(limits)),
-            ops: serve(ops_socket, ops_routes, None, ServerLimits::ops(limits)),
+            ops: serve(ops_socket, ops_routes, ops_tls, ServerLimits::ops(limits)),
+            webhook: webhook_socket.map(|socket| {
+                let routes = webhook::router(Arc::clone(&ops_state));
+                serve(socket, routes, webhook_tls, ServerLimits::webhook(limits))
+            }),
         };
         Ok(Self {
             config,
@@ -145,6 +175,7 @@ impl Foundation {
             ops_state,
             registry_gate,
             listeners,
+            registry_address: exposure.listen,
         })
     }
 
@@ -204,7 +235,12 @@ impl Foundation {
     }
 
     /// Opens the listeners' remaining routes and starts the background work.
-    fn start_work(&self, consensus: &Consensus, committed: mpsc::Receiver<(Digest, u64)>) {
+    fn start_work(
+        &self,
+        consensus: &Consensus,
+        access: Arc<AccessControl>,
+        committed: mpsc::Receiver<(Digest, u64)>,
+    ) {
         let directory = peer::Directory::of(consensus);
         let fetcher = peer::Fetcher::new(peer::FetcherParts {
             blobs: self.blobs.clone(),
@@ -231,6 +267,7 @@ impl Foundation {
             peers: self.peers.clone(),
             held_sessions: self.peer_state.held().clone(),
             fetcher,
+            access,
             metrics: Arc::clone(&self.metrics),
             workers: self.workers.clone(),
         });
@@ -251,7 +288,7 @@ impl Foundation {
         let (blobs, config) = (self.blobs.clone(), Arc::clone(&self.config));
         self.workers.spawn("disk-watch", |stop| disk::watch(blobs, config, stop));
         tracing::info!(
-            registry = %self.config.registry.listen,
+            registry = %self.registry_address,
             peer = %self.config.peer.listen,
             ops = %self.config.ops.listen,
             "serving"
@@ -282,6 +319,14 @@ fn peer_tls(config: &Config) -> Result<Option<peer::PeerTls>, Failure> {
         key: files.key.clone(),
     };
     peer::PeerTls::load(&files).map(Some).or_exit(Exit::Config)
+}
+
+fn listener_tls(
+    listener: &'static str,
+    tls: Option<&ListenerTls>,
+) -> Result<Option<Arc<TlsSource>>, Failure> {
+    let Some(tls) = tls else { return Ok(None) };
+    TlsSource::load(TlsSpec::listener(listener, tls)).map(Some).or_exit(Exit::Config)
 }
 
 fn hello(name: &str, identity: Option<&Identity>) -> Hello {

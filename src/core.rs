@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tercet_raft::Consensus;
 use tercet_storage::BlobStore;
 
+use crate::auth::AccessControl;
 use crate::config::Config;
 use crate::ops::Metrics;
 use crate::peer;
@@ -25,6 +26,8 @@ pub struct CoreParts {
     pub held_sessions: peer::HeldSessions,
     /// Reads blobs that this replica lacks from its peers, and keeps them.
     pub fetcher: peer::Fetcher,
+    /// Who asks, and what they may do.
+    pub access: Arc<AccessControl>,
     /// Counters and gauges of this process.
     pub metrics: Arc<Metrics>,
     /// The registry of background tasks.
@@ -47,6 +50,8 @@ pub struct Core {
     pub fetcher: peer::Fetcher,
     /// Upload sessions that this replica serves.
     pub uploads: Uploads,
+    /// Who asks, and what they may do.
+    pub access: Arc<AccessControl>,
     /// Counters and gauges of this process.
     pub metrics: Arc<Metrics>,
     /// The registry of background tasks.
@@ -54,7 +59,8 @@ pub struct Core {
 }
 
 impl Core {
-    /// Joins the parts and starts the registry's own background work (the reaper of idle uploads).
+    /// Joins the parts and starts the registry's own background work: the reaper of idle uploads, and the
+    /// keeper of the replicated settings.
     #[must_use]
     pub fn new(parts: CoreParts) -> Arc<Self> {
         let uploads = Uploads::new(&parts.config.limits);
@@ -66,10 +72,12 @@ impl Core {
             held_sessions: parts.held_sessions,
             fetcher: parts.fetcher,
             uploads,
+            access: parts.access,
             metrics: parts.metrics,
             workers: parts.workers,
         });
         registry::start_reaper(&core);
+        registry::start_settings(&core);
         core
     }
 }

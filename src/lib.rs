@@ -16,6 +16,7 @@ pub mod registry;
 pub mod server;
 pub mod telemetry;
 mod text;
+pub mod webhook;
 pub mod worker;
 
 /// The version of this binary.

@@ -3,6 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 /// One thing that a rule can allow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
@@ -43,6 +46,55 @@ impl FromStr for Action {
             .into_iter()
             .find(|action| action.as_str() == text)
             .ok_or_else(|| format!("`{text}` is no action; use pull, push, delete or *"))
+    }
+}
+
+/// One word of a rule's list: an action, or `*` for every one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ActionWord {
+    /// `pull`, `push` or `delete`.
+    One(Action),
+    /// `*`
+    All,
+}
+
+impl ActionWord {
+    /// What it stands for.
+    #[must_use]
+    pub fn actions(self) -> Actions {
+        match self {
+            Self::One(action) => Actions::NONE.with(action),
+            Self::All => Actions::ALL,
+        }
+    }
+}
+
+impl FromStr for ActionWord {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "*" { Ok(Self::All) } else { text.parse().map(Self::One) }
+    }
+}
+
+impl fmt::Display for ActionWord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::One(action) => action.fmt(f),
+            Self::All => f.write_str("*"),
+        }
+    }
+}
+
+impl Serialize for ActionWord {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for ActionWord {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
     }
 }
 
@@ -97,5 +149,24 @@ impl Actions {
             Action::Push => 0b010,
             Action::Delete => 0b100,
         }
+    }
+}
+
+/// As a token's scope writes them: `pull,push`.
+impl fmt::Display for Actions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, action) in self.iter().enumerate() {
+            if index > 0 {
+                f.write_str(",")?;
+            }
+            action.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl FromIterator<Action> for Actions {
+    fn from_iter<I: IntoIterator<Item = Action>>(actions: I) -> Self {
+        actions.into_iter().fold(Self::NONE, Self::with)
     }
 }

@@ -2,7 +2,11 @@
 
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
+use tercet_storage::{ImmutableTagRule, Pattern};
+
+use crate::auth::{ActionWord, Subject};
 
 /// `[access]`. Without any rule there is no access control, and the registry listener stays on loopback.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -47,17 +51,34 @@ impl Default for Access {
     }
 }
 
+impl Access {
+    /// `[[access.immutable_tags]]` as the group keeps it, in the order of the file.
+    #[must_use]
+    pub fn immutable_tag_rules(&self) -> Vec<ImmutableTagRule> {
+        let texts = |patterns: &[Pattern]| {
+            patterns.iter().map(|pattern| pattern.as_str().to_owned()).collect()
+        };
+        let rules = self.immutable_tags.iter().map(|rule| ImmutableTagRule {
+            name: rule.name.clone(),
+            repositories: texts(&rule.repositories),
+            tags: texts(&rule.tags),
+        });
+        rules.collect()
+    }
+}
+
 /// One entry of `[[access.rules]]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AccessRule {
     /// `anonymous`, `authenticated`, `user:NAME`, `robot:NAME`, `certificate:COMMON-NAME` or
     /// `serviceaccount:NAMESPACE/NAME`; a name may be a pattern.
-    pub subject: String,
+    pub subject: Subject,
     /// Patterns of repository names: `*` stands for part of a component, `**` for anything.
-    pub repositories: Vec<String>,
+    #[serde(deserialize_with = "patterns")]
+    pub repositories: Vec<Pattern>,
     /// `pull`, `push`, `delete` or `*`.
-    pub actions: Vec<String>,
+    pub actions: Vec<ActionWord>,
 }
 
 /// One entry of `[[access.robots]]`.
@@ -80,9 +101,11 @@ pub struct ImmutableTags {
     /// Named in the message that a client gets.
     pub name: String,
     /// Patterns of repository names.
-    pub repositories: Vec<String>,
+    #[serde(deserialize_with = "patterns")]
+    pub repositories: Vec<Pattern>,
     /// Patterns of tags.
-    pub tags: Vec<String>,
+    #[serde(deserialize_with = "patterns")]
+    pub tags: Vec<Pattern>,
 }
 
 /// `[access.kubernetes]`.
@@ -96,4 +119,36 @@ pub struct Kubernetes {
     /// A kubeconfig file for the API server. Default: the pod's own service account.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kubeconfig: Option<PathBuf>,
+}
+
+/// A list of patterns. TOML gives an error in a list the place of the list, so the error has to say which
+/// entry it is about.
+fn patterns<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Pattern>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    let parsed = texts.iter().map(|text| {
+        Pattern::parse(text).map_err(|error| D::Error::custom(format!("`{text}`: {error}")))
+    });
+    parsed.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+    use super::*;
+
+    #[test]
+    fn rules_about_tags_are_those_of_the_file_in_its_order() {
+        let list = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
+        let rule = |name: &str| ImmutableTags {
+            name: name.to_owned(),
+            repositories: list(&["prod/**", "base"]),
+            tags: list(&["v*"]),
+        };
+        let access = Access { immutable_tags: vec![rule("b"), rule("a")], ..Access::default() };
+        let rules = access.immutable_tag_rules();
+        assert_eq!(rules.iter().map(|rule| rule.name.as_str()).collect::<Vec<_>>(), ["b", "a"]);
+        assert_eq!(rules[0].repositories, ["prod/**", "base"]);
+        assert_eq!(rules[0].tags, ["v*"]);
+        assert!(Access::default().immutable_tag_rules().is_empty());
+    }
 }

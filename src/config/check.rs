@@ -25,6 +25,7 @@ pub fn check(config: &Config) -> Result<(), ConfigError> {
     check_listeners(config, &mut problems);
     check_peer_security(config, &mut problems);
     check_limits(&config.limits, &mut problems);
+    super::check_access::check_access(config, &mut problems);
     if problems.is_empty() { Ok(()) } else { Err(ConfigError::Invalid { problems }) }
 }
 

@@ -3,7 +3,8 @@
 use std::ops::Range;
 use std::path::Path;
 
-use toml::de::DeTable;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
 
 use super::error::ConfigError;
 use super::{Config, keys};
@@ -23,7 +24,14 @@ fn parse(text: &str, path: &Path) -> Result<toml::Table, ConfigError> {
     let spanned = DeTable::parse(text).map_err(wrong)?;
     refuse_unknown(spanned.get_ref(), "", &|span| at(path, text, Some(span)))?;
     // For the types: errors that come from the text know their line, those of a table do not.
-    toml::from_str::<Config>(text).map_err(wrong)?;
+    toml::from_str::<Config>(text).map_err(|error| {
+        let key = error.span().map(|span| key_at(spanned.get_ref(), &span)).unwrap_or_default();
+        let separator = if key.is_empty() { "" } else { ": " };
+        ConfigError::Value {
+            origin: at(path, text, error.span()),
+            message: format!("{key}{separator}{}", error.message()),
+        }
+    })?;
     toml::from_str(text).map_err(wrong)
 }
 
@@ -54,6 +62,46 @@ fn refuse_unknown(
         }
     }
     Ok(())
+}
+
+/// The innermost key that `place` is at, or whose value reaches over it: `access.rules[2].subject`.
+fn key_at(table: &DeTable<'_>, place: &Range<usize>) -> String {
+    let covers = |span: Range<usize>| span.start <= place.start && place.end <= span.end;
+    let mut key = String::new();
+    let mut table = Some(table);
+    while let Some(here) = table.take() {
+        let at = |name: &Spanned<_>, value| covers(name.span()) || encloses(value, &covers);
+        let Some((name, value)) = here.iter().find(|(name, value)| at(name, value)) else {
+            return key;
+        };
+        if !key.is_empty() {
+            key.push('.');
+        }
+        key.push_str(name.get_ref());
+        let mut value = value.get_ref();
+        while let Some(entries) = value.as_array() {
+            let Some(index) = entries.iter().position(|entry| encloses(entry, &covers)) else {
+                return key;
+            };
+            key.push_str(&format!("[{index}]"));
+            let Some(entry) = entries.get(index) else { return key };
+            value = entry.get_ref();
+        }
+        table = value.as_table();
+    }
+    key
+}
+
+/// A table's own place is that of its header; what is in it is written below that.
+fn encloses(value: &Spanned<DeValue<'_>>, covers: &dyn Fn(Range<usize>) -> bool) -> bool {
+    let inside = match value.get_ref() {
+        DeValue::Table(table) => {
+            table.iter().any(|(name, inner)| covers(name.span()) || encloses(inner, covers))
+        }
+        DeValue::Array(entries) => entries.iter().any(|inner| encloses(inner, covers)),
+        _ => false,
+    };
+    inside || covers(value.span())
 }
 
 fn at(path: &Path, text: &str, span: Option<Range<usize>>) -> String {
@@ -90,7 +138,10 @@ mod tests {
     #[test]
     fn a_wrong_type_is_named_with_its_line() {
         let text = refusal("[limits]\nuploads_max = \"many\"\n");
-        assert!(text.starts_with("tercet.toml:2: invalid type: string"), "{text}");
+        assert!(
+            text.starts_with("tercet.toml:2: limits.uploads_max: invalid type: string"),
+            "{text}"
+        );
     }
 
     #[test]

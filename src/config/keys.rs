@@ -63,6 +63,7 @@ pub const KEYS: &[Key] = &[
     integer("cluster.election_timeout_min_ms"),
     integer("cluster.election_timeout_max_ms"),
     text("registry.listen"),
+    text("registry.sparse_manifests"),
     text("registry.tls.certificate"),
     text("registry.tls.key"),
     text("registry.tls.client_ca"),

@@ -5,6 +5,8 @@
 
 mod access;
 mod check;
+mod check_access;
+mod check_tls;
 mod environment;
 mod error;
 mod file;
@@ -17,11 +19,12 @@ mod sections;
 pub use access::{Access, AccessRule, ImmutableTags, Kubernetes, Robot};
 pub use check::check;
 pub(crate) use check::replica_name as check_replica_name;
+pub use check_tls::check_listener_files;
 pub use error::ConfigError;
 pub use limits::Limits;
 pub use load::{Overrides, Sources, load};
 pub use member::MemberEntry;
 pub use sections::{
     ClientAuth, Cluster, Config, Consistency, ListenerTls, Log, LogFormat, Node, Ops, Peer,
-    PeerTls, Registry, Webhook,
+    PeerTls, Registry, SparseManifests, Webhook,
 };

@@ -160,6 +160,8 @@ impl Cluster {
 pub struct Registry {
     /// Address of the OCI distribution API.
     pub listen: SocketAddr,
+    /// Which manifests may name what their repository lacks.
+    pub sparse_manifests: SparseManifests,
     /// HTTPS; without it plain HTTP.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<ListenerTls>,
@@ -167,8 +169,21 @@ pub struct Registry {
 
 impl Default for Registry {
     fn default() -> Self {
-        Self { listen: loopback(5000), tls: None }
+        Self { listen: loopback(5000), sparse_manifests: SparseManifests::default(), tls: None }
     }
+}
+
+/// Which manifests are taken although their repository lacks a part of what they name.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SparseManifests {
+    /// None.
+    Never,
+    /// An index of which one manifest at least is there.
+    #[default]
+    Indexes,
+    /// Also an image of which the configuration and one layer at least are there.
+    Always,
 }
 
 /// `[registry.tls]`, `[ops.tls]`, `[webhook.tls]`: PEM files, read again when they change.
