@@ -8,16 +8,20 @@ use axum::http::header::{
 };
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::Response;
-use futures_util::TryStreamExt;
+use futures_util::{StreamExt, TryStreamExt, stream};
 use tercet_storage::{Digest, RepositoryName};
 
 use super::error::{ApiError, OciCode};
 use super::header::{self, CONTENT_DIGEST, value};
+use super::multipart::{Multipart, content_range};
 use super::range::{Wanted, parse_range};
 use crate::core::Core;
 use crate::registry;
 
-/// Streams a blob, or the one part of it that is asked for.
+/// Blobs are bytes: what they are is said by the manifest that names them.
+const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
+
+/// Streams a blob, or the parts of it that are asked for.
 pub(super) async fn get(
     core: &Arc<Core>,
     repository: &RepositoryName,
@@ -38,47 +42,52 @@ pub(super) async fn get(
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         return Ok(response);
     }
-    let range = match wanted(method, request, &etag, size) {
-        Wanted::Full => None,
-        Wanted::Part(range) => Some(range),
-        Wanted::Unsatisfiable => {
-            let message = format!("the blob has {size} bytes");
-            return Err(ApiError::new(
-                StatusCode::RANGE_NOT_SATISFIABLE,
-                OciCode::RangeInvalid,
-                message,
-            )
-            .with_header(CONTENT_RANGE, value(&format!("bytes */{size}"))));
+    let wanted = wanted(method, request, &etag, size);
+    if wanted == Wanted::Unsatisfiable {
+        return Err(unsatisfiable(size));
+    }
+    let served = core.metrics.blob_bytes_served.clone();
+    let (content_type, length, body) = match wanted {
+        Wanted::Parts(parts) => {
+            *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+            let multipart = Multipart::new(digest, size, parts);
+            let (content_type, length) = (multipart.content_type(), multipart.length());
+            (content_type, length, multipart.open(core, digest).await?)
         }
+        Wanted::Part(range) => {
+            *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+            let content_range = value(&content_range(&range, size));
+            response.headers_mut().insert(CONTENT_RANGE, content_range);
+            let length = range.end - range.start;
+            (OCTETS, length, registry::open_blob(core, digest, size, Some(range)).await?)
+        }
+        // A HEAD asks for the headers of everything, and opens nothing.
+        _ if method == Method::HEAD => (OCTETS, size, stream::empty().boxed()),
+        _ => (OCTETS, size, registry::open_blob(core, digest, size, None).await?),
     };
-    let length = range.as_ref().map_or(size, |range| range.end - range.start);
-    headers_of_content(&mut response, length);
-    if let Some(range) = &range {
-        *response.status_mut() = StatusCode::PARTIAL_CONTENT;
-        let content_range = format!("bytes {}-{}/{size}", range.start, range.end.saturating_sub(1));
-        response.headers_mut().insert(CONTENT_RANGE, value(&content_range));
-    }
-    if method != Method::HEAD {
-        let served = core.metrics.blob_bytes_served.clone();
-        let stream = registry::open_blob(core, digest, size, range).await?;
-        *response.body_mut() =
-            Body::from_stream(stream.inspect_ok(move |bytes| served.inc_by(bytes.len() as u64)));
-    }
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, content_type);
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    *response.body_mut() =
+        Body::from_stream(body.inspect_ok(move |bytes| served.inc_by(bytes.len() as u64)));
     Ok(response)
 }
 
-fn headers_of_content(response: &mut Response, length: u64) {
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-    headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+fn unsatisfiable(size: u64) -> ApiError {
+    let message = format!("the blob has {size} bytes");
+    ApiError::new(StatusCode::RANGE_NOT_SATISFIABLE, OciCode::RangeInvalid, message)
+        .with_header(CONTENT_RANGE, value(&format!("bytes */{size}")))
 }
 
-/// `Range` counts on GET only (RFC 9110 section 14.2), and under `If-Range` only for the same entity.
+/// `Range` counts on GET only (RFC 9110 section 14.2), and under `If-Range` only for the same entity
+/// (section 13.1.5: strong comparison, so a weak tag or a date never holds).
 fn wanted(method: &Method, request: &HeaderMap, etag: &str, size: u64) -> Wanted {
-    if method != Method::GET {
+    let holds = |tag: &HeaderValue| tag.as_bytes() == etag.as_bytes();
+    if method != Method::GET || request.get(IF_RANGE).is_some_and(|tag| !holds(tag)) {
         return Wanted::Full;
     }
-    if header::text(request, &IF_RANGE).is_some_and(|tag| tag != etag) {
+    // Two headers are no list: what they mean together is not defined.
+    if request.get_all(RANGE).iter().count() > 1 {
         return Wanted::Full;
     }
     parse_range(header::text(request, &RANGE), size)

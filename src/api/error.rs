@@ -1,9 +1,12 @@
 //! The one place where an error gets its HTTP status, its OCI code and its body.
 
 use std::fmt;
+use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::header::{ALLOW, CONNECTION, CONTENT_TYPE, ETAG, LOCATION, RANGE, RETRY_AFTER};
+use axum::http::header::{
+    ALLOW, CONNECTION, CONTENT_TYPE, ETAG, LOCATION, RANGE, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -30,9 +33,12 @@ pub(crate) enum OciCode {
     ManifestInvalid,
     ManifestUnknown,
     NameInvalid,
+    /// The spec has no code of its own for this.
+    TagInvalid,
     NameUnknown,
     SizeInvalid,
     Denied,
+    Unauthorized,
     Unsupported,
     TooManyRequests,
     /// As the CNCF distribution registry names it.
@@ -56,10 +62,11 @@ impl OciCode {
             Self::ManifestBlobUnknown => "MANIFEST_BLOB_UNKNOWN",
             Self::ManifestInvalid => "MANIFEST_INVALID",
             Self::ManifestUnknown => "MANIFEST_UNKNOWN",
-            Self::NameInvalid => "NAME_INVALID",
+            Self::NameInvalid | Self::TagInvalid => "NAME_INVALID",
             Self::NameUnknown => "NAME_UNKNOWN",
             Self::SizeInvalid => "SIZE_INVALID",
             Self::Denied => "DENIED",
+            Self::Unauthorized => "UNAUTHORIZED",
             Self::Unsupported => "UNSUPPORTED",
             Self::TooManyRequests => "TOOMANYREQUESTS",
             Self::RangeInvalid => "RANGE_INVALID",
@@ -96,6 +103,16 @@ impl ApiError {
         Self::new(StatusCode::BAD_REQUEST, code, message)
     }
 
+    /// The same as the answer to a read: a tag that nothing can have is one that nothing has.
+    pub(crate) fn for_a_read(self) -> Self {
+        match self.code {
+            OciCode::TagInvalid => {
+                Self::new(StatusCode::NOT_FOUND, OciCode::ManifestUnknown, self.message)
+            }
+            _ => self,
+        }
+    }
+
     /// `404` for a path that no endpoint has.
     pub(crate) fn not_found(message: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, OciCode::Unsupported, message)
@@ -126,6 +143,25 @@ impl ApiError {
     pub(crate) fn manifest_too_large(bytes_max: usize) -> Self {
         let message = format!("manifests of more than {bytes_max} bytes are refused");
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, OciCode::ManifestInvalid, message)
+    }
+
+    /// `401` with the challenge that says where credentials come from.
+    pub(crate) fn unauthorized(message: impl Into<String>, challenge: &str) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, OciCode::Unauthorized, message)
+            .with_header(WWW_AUTHENTICATE, value(challenge))
+    }
+
+    /// `403`: known, and not allowed.
+    pub(crate) fn denied(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, OciCode::Denied, message)
+    }
+
+    /// `429`: too many failed log-ins.
+    pub(crate) fn throttled(retry_after: Duration) -> Self {
+        let message = "too many failed log-ins; try again later";
+        let seconds = retry_after.as_secs().saturating_add(1);
+        Self::new(StatusCode::TOO_MANY_REQUESTS, OciCode::TooManyRequests, message)
+            .with_header(RETRY_AFTER, HeaderValue::from(seconds))
     }
 
     /// `503` with `Retry-After`.
@@ -214,6 +250,10 @@ impl From<RegistryError> for ApiError {
                     Some(digest) => refused.with_header(ETAG, value(&format!("\"{digest}\""))),
                     None => refused,
                 }
+            }
+            RegistryError::TagImmutable { current, .. } => {
+                new(StatusCode::CONFLICT, OciCode::Denied)
+                    .with_header(ETAG, value(&format!("\"{current}\"")))
             }
             RegistryError::NoSpace(_) => {
                 new(StatusCode::INSUFFICIENT_STORAGE, OciCode::Denied).retry_later()

@@ -10,6 +10,7 @@ pub(crate) const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-co
 pub(crate) const UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 pub(crate) const OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 pub(crate) const OCI_TAG: HeaderName = HeaderName::from_static("oci-tag");
+pub(crate) const OCI_NAMESPACE: HeaderName = HeaderName::from_static("oci-namespace");
 pub(crate) const OCI_FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
 
 /// A header's value from text that was built of parsed parts. Text that no header can hold becomes an
@@ -31,15 +32,22 @@ pub(crate) fn mark(headers: &mut HeaderMap, freshness: Freshness) {
     }
 }
 
+/// A `Warning` that a client shows to its user (spec, "Warnings"). `text` holds no quotes.
+pub(crate) fn warning(text: &str) -> HeaderValue {
+    value(&format!("299 - \"{text}\""))
+}
+
 /// A header as text; one that is not visible ASCII counts as absent.
 pub(crate) fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }
 
-/// Whether `If-None-Match` names this entity tag (RFC 9110 section 13.1.2, weak comparison).
+/// Whether `If-None-Match` names this entity tag (RFC 9110 section 13.1.2, weak comparison). It may come
+/// in several lines.
 pub(crate) fn if_none_match(headers: &HeaderMap, etag: &str) -> bool {
-    let Some(list) = text(headers, &axum::http::header::IF_NONE_MATCH) else { return false };
-    list.split(',').map(str::trim).any(|tag| tag == "*" || tag.trim_start_matches("W/") == etag)
+    let lines = headers.get_all(axum::http::header::IF_NONE_MATCH).iter();
+    let tags = lines.filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(','));
+    tags.map(str::trim).any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
 }
 
 #[cfg(test)]
@@ -62,5 +70,12 @@ mod tests {
             .insert(axum::http::header::IF_NONE_MATCH, HeaderValue::from_static("\"b\", W/\"a\""));
         assert!(if_none_match(&headers, "\"a\""));
         assert!(!if_none_match(&headers, "\"c\""));
+        headers.append(axum::http::header::IF_NONE_MATCH, HeaderValue::from_static("\"x\",\"c\""));
+        assert!(if_none_match(&headers, "\"c\""));
+        let any = HeaderMap::from_iter([(
+            axum::http::header::IF_NONE_MATCH,
+            HeaderValue::from_static("*"),
+        )]);
+        assert!(if_none_match(&any, "\"a\""));
     }
 }

@@ -13,6 +13,7 @@ use super::error::ApiError;
 use super::header::{self, value};
 use super::pagination::{Page, next_link};
 use super::query::Query;
+use crate::auth::Rights;
 use crate::core::Core;
 use crate::registry::{self, Current, ListPage};
 
@@ -28,10 +29,14 @@ pub(super) async fn tags(
     Ok(list(&format!("/v2/{repository}/tags/list"), &page, &found, &body))
 }
 
-/// Repositories of the registry.
-pub(super) async fn repositories(core: &Arc<Core>, query: &Query) -> Result<Response, ApiError> {
+/// Repositories of the registry, as far as the one who asks may read them.
+pub(super) async fn repositories(
+    core: &Arc<Core>,
+    rights: &Rights,
+    query: &Query,
+) -> Result<Response, ApiError> {
     let page = Page::parse(query, core.config.limits.page_size_max)?;
-    let found = registry::list_repositories(core, page.after.as_deref(), page.size).await?;
+    let found = registry::list_repositories(core, rights, page.after.as_deref(), page.size).await?;
     let body = json!({ "repositories": found.value.entries });
     Ok(list("/v2/_catalog", &page, &found, &body))
 }

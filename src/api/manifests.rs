@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_MATCH, IF_NONE_MATCH, LOCATION};
+use axum::http::header::{
+    CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_MATCH, IF_NONE_MATCH, LOCATION, WARNING,
+};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
-use tercet_storage::{Reference, RepositoryName, Tag};
+use tercet_storage::{Digest, Reference, RepositoryName, Tag};
 
 use super::body;
 use super::error::{ApiError, OciCode};
@@ -19,6 +21,8 @@ use crate::registry::{self, ManifestPush, Precondition};
 
 /// Most `?tag=` of one push (the spec asks for ten at least).
 const TAGS_MAX: usize = 64;
+/// Most absent digests that a warning names; it has to stay below 4,096 bytes (spec, "Warnings").
+const WARNED_DIGESTS_MAX: usize = 8;
 
 /// The manifest as it was pushed, whatever `Accept` says: there is nothing to convert it into, and
 /// clients that ask without naming its type still want it.
@@ -81,12 +85,22 @@ pub(super) async fn put(
     if let Some(subject) = &pushed.subject {
         headers.insert(OCI_SUBJECT, value(&subject.to_string()));
     }
+    if !pushed.absent.is_empty() {
+        headers.insert(WARNING, header::warning(&sparse_warning(&pushed.absent)));
+    }
     if tags_in_query {
         for tag in &pushed.tags {
             headers.append(OCI_TAG, value(tag.as_str()));
         }
     }
     Ok(response)
+}
+
+fn sparse_warning(absent: &[Digest]) -> String {
+    let shown = absent.iter().take(WARNED_DIGESTS_MAX).map(ToString::to_string);
+    let shown = shown.collect::<Vec<_>>().join(", ");
+    let more = if absent.len() > WARNED_DIGESTS_MAX { ", ..." } else { "" };
+    format!("the repository lacks {} of what the manifest names: {shown}{more}", absent.len())
 }
 
 /// Removes a tag, or a manifest with its tags.
@@ -144,7 +158,7 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
     use super::*;
     use axum::http::HeaderName;
-    use tercet_storage::{Algorithm, Digest};
+    use tercet_storage::Algorithm;
 
     fn read(pairs: &[(HeaderName, String)]) -> Result<Precondition, ApiError> {
         let headers: HeaderMap =

@@ -2,11 +2,19 @@
 
 mod blobs;
 mod body;
+mod challenge;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
+mod guard;
 mod header;
+mod host;
 mod leftover;
 mod lists;
 mod manifests;
+mod multipart;
+mod namespace;
+mod need;
 mod owner;
 mod pagination;
 mod percent;
@@ -14,6 +22,8 @@ mod query;
 mod range;
 mod referrers;
 mod route;
+mod scope;
+mod token;
 mod uploads;
 
 use std::sync::Arc;
@@ -21,14 +31,17 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::{Body, HttpBody};
 use axum::extract::{Request, State};
-use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 
+use crate::auth::Rights;
 use crate::core::Core;
 use crate::peer::Forwarded;
 use error::{ApiError, OciCode};
+use guard::Asked;
 use leftover::Leftover;
+use namespace::Namespace;
 use query::Query;
 use route::Route;
 
@@ -62,17 +75,57 @@ async fn dispatch(core: &Arc<Core>, request: Request) -> Result<Response, ApiErr
         return owner::answer_status(core, id).await;
     }
     refuse_ambiguous(&request)?;
-    let route = Route::parse(request.uri().path())?;
+    let route = Route::parse(request.uri().path()).map_err(|refused| match *request.method() {
+        Method::GET | Method::HEAD => refused.for_a_read(),
+        _ => refused,
+    })?;
     let query = Query::parse(request.uri().query())?;
     refuse_encodings(&request)?;
+    let namespace = Namespace::of(request.method(), &query)?;
+    let mut response = match guarded(core, route, &query, request).await {
+        Ok(response) => response,
+        Err(error) => error.into_response(),
+    };
+    if let Some(namespace) = namespace {
+        namespace.mark(&mut response);
+    }
+    Ok(response)
+}
+
+/// Lets a request through to its handler if its sender may, and writes down what came of a write.
+async fn guarded(
+    core: &Arc<Core>,
+    route: Route,
+    query: &Query,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let (parts, body) = request.into_parts();
+    let asked = Asked { route: &route, query, parts: &parts };
+    let (rights, entry) = guard::check(core, asked).await?.into_parts();
+    let request = Request::from_parts(parts, body);
+    let outcome = serve(core, &rights, route, query, request).await;
+    guard::finish(entry, &outcome);
+    outcome
+}
+
+async fn serve(
+    core: &Arc<Core>,
+    rights: &Rights,
+    route: Route,
+    query: &Query,
+    request: Request,
+) -> Result<Response, ApiError> {
     let method = request.method().clone();
     let allow = route.methods();
     match (route, method.clone()) {
         (Route::Base, Method::GET | Method::HEAD) => Ok(base()),
-        (Route::Catalog, Method::GET | Method::HEAD) => lists::repositories(core, &query).await,
-        (Route::Tags(name), Method::GET | Method::HEAD) => lists::tags(core, &name, &query).await,
+        (Route::Token, _) => token::answer(core, query, request).await,
+        (Route::Catalog, Method::GET | Method::HEAD) => {
+            lists::repositories(core, rights, query).await
+        }
+        (Route::Tags(name), Method::GET | Method::HEAD) => lists::tags(core, &name, query).await,
         (Route::Referrers(name, digest), Method::GET | Method::HEAD) => {
-            referrers::list(core, &name, &digest, &query).await
+            referrers::list(core, &name, &digest, query).await
         }
         (Route::Blob(name, digest), Method::GET | Method::HEAD) => {
             blobs::get(core, &name, &digest, &method, request.headers()).await
@@ -82,27 +135,28 @@ async fn dispatch(core: &Arc<Core>, request: Request) -> Result<Response, ApiErr
             manifests::get(core, &name, &reference, request.headers()).await
         }
         (Route::Manifest(name, reference), Method::PUT) => {
-            manifests::put(core, name, reference, &query, request).await
+            manifests::put(core, name, reference, query, request).await
         }
         (Route::Manifest(name, reference), Method::DELETE) => {
             manifests::delete(core, &name, &reference).await
         }
-        (Route::Uploads(name), Method::POST) => uploads::begin(core, &name, &query, request).await,
-        (Route::Upload(name, id), Method::GET | Method::PATCH | Method::PUT | Method::DELETE) => {
-            uploads::on_session(core, &name, &id, &query, request).await
+        (Route::Uploads(name), Method::POST) => {
+            uploads::begin(core, rights, &name, query, request).await
         }
+        (
+            Route::Upload(name, id),
+            Method::GET | Method::HEAD | Method::PATCH | Method::PUT | Method::DELETE,
+        ) => uploads::on_session(core, &name, &id, query, request).await,
         _ => Err(ApiError::method_not_allowed(allow)),
     }
 }
 
-/// A request with two hosts is refused and its connection closed: whoever stands in front may have
-/// decided by the other one. (Two lengths are refused by hyper; a length beside `Transfer-Encoding` is
+/// A request without one host is refused and its connection closed: whoever stands in front may have
+/// decided by another one. (Two lengths are refused by hyper; a length beside `Transfer-Encoding` is
 /// dropped by it, and the connection closed behind the answer.)
 fn refuse_ambiguous(request: &Request) -> Result<(), ApiError> {
-    if request.headers().get_all(HOST).iter().count() <= 1 {
-        return Ok(());
-    }
-    Err(ApiError::invalid(OciCode::Unsupported, "a request has one Host header").closing())
+    host::check(request.version(), request.headers())
+        .map_err(|why| ApiError::invalid(OciCode::Unsupported, why).closing())
 }
 
 /// A registry stores and compares bytes; it decodes none. Ten megabytes of a compressed body may be

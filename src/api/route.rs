@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 use tercet_storage::{Digest, Reference, RepositoryName, UploadId};
 
+use super::challenge::TOKEN_PATH;
 use super::error::{ApiError, OciCode};
 use super::percent;
 
@@ -16,6 +17,8 @@ use super::percent;
 pub(crate) enum Route {
     /// `/v2/` (end-1).
     Base,
+    /// `/token`: Docker's token endpoint.
+    Token,
     /// `/v2/_catalog`.
     Catalog,
     /// `/v2/<name>/blobs/<digest>` (end-2, end-10).
@@ -39,6 +42,9 @@ impl Route {
     ///
     /// `404` for a path that is no route, `400` with the code of the part that is not valid.
     pub(crate) fn parse(path: &str) -> Result<Self, ApiError> {
+        if path == TOKEN_PATH {
+            return Ok(Self::Token);
+        }
         let rest = match path.strip_prefix("/v2") {
             Some("" | "/") => return Ok(Self::Base),
             Some(rest) => rest.strip_prefix('/').ok_or_else(|| unknown(path))?,
@@ -67,9 +73,10 @@ impl Route {
     pub(crate) fn methods(&self) -> &'static str {
         match self {
             Self::Base | Self::Catalog | Self::Tags(_) | Self::Referrers(..) => "GET, HEAD",
+            Self::Token => "GET, POST",
             Self::Blob(..) => "GET, HEAD, DELETE",
             Self::Uploads(_) => "POST",
-            Self::Upload(..) => "GET, PATCH, PUT, DELETE",
+            Self::Upload(..) => "GET, HEAD, PATCH, PUT, DELETE",
             Self::Manifest(..) => "GET, HEAD, PUT, DELETE",
         }
     }
@@ -119,8 +126,18 @@ pub(crate) fn digest(text: &str) -> Result<Digest, ApiError> {
 /// A reference with a colon can only be a digest: a tag has none.
 fn reference(text: &str) -> Result<Reference, ApiError> {
     let digest_like = text.contains(':') || text.to_ascii_lowercase().contains("%3a");
-    let code = if digest_like { OciCode::DigestInvalid } else { OciCode::NameInvalid };
+    let code = match digest_like {
+        true => OciCode::DigestInvalid,
+        false if is_tag_like(text) => OciCode::TagInvalid,
+        false => OciCode::NameInvalid,
+    };
     decoded(text, code)
+}
+
+/// Whether text has nothing in it that no tag has; it may begin wrongly or be too long.
+fn is_tag_like(text: &str) -> bool {
+    let octet = |octet: u8| octet.is_ascii_alphanumeric() || matches!(octet, b'.' | b'_' | b'-');
+    !text.is_empty() && text.bytes().all(octet)
 }
 
 /// A session that cannot exist is a session that does not exist.
@@ -178,6 +195,7 @@ mod tests {
         let digest: Digest = format!("sha256:{HEX}").parse().unwrap();
         assert_eq!(Route::parse("/v2/").unwrap(), Route::Base);
         assert_eq!(Route::parse("/v2").unwrap(), Route::Base);
+        assert_eq!(Route::parse("/token").unwrap(), Route::Token);
         assert_eq!(Route::parse("/v2/_catalog").unwrap(), Route::Catalog);
         assert_eq!(Route::parse("/v2/a/b/tags/list").unwrap(), Route::Tags(name.clone()));
         assert_eq!(Route::parse("/v2/a/b/blobs/uploads/").unwrap(), Route::Uploads(name.clone()));
@@ -223,12 +241,23 @@ mod tests {
             "/v2//tags/list",
             "/v2/a/manifests/../../etc/passwd",
             "/v2/a/manifests/%2e%2e",
+            "/v2/a/manifests/.hidden",
+            "/v2/a/manifests/-a",
             "/v2/a/manifests/",
             "/v2/%c3%a9/tags/list",
         ] {
             assert_eq!(code(path), (400, "NAME_INVALID"), "{path}");
         }
         assert_eq!(code(&format!("/v2/{}/tags/list", "a".repeat(300))), (400, "NAME_INVALID"));
+        let long = format!("/v2/a/manifests/{}", "t".repeat(129));
+        for (path, expected) in [
+            (long.as_str(), OciCode::TagInvalid),
+            ("/v2/a/manifests/..", OciCode::TagInvalid),
+            ("/v2/a/manifests/%2e%2e", OciCode::NameInvalid),
+            ("/v2/A/manifests/..", OciCode::NameInvalid),
+        ] {
+            assert_eq!(Route::parse(path).unwrap_err().code, expected, "{path}");
+        }
         for digest in [
             "sha256:..",
             "sha256:",

@@ -16,49 +16,59 @@ use super::header::{CONTENT_DIGEST, UPLOAD_UUID, inclusive_range, value};
 use super::owner::{Place, locate};
 use super::query::Query;
 use super::route::{self, Shown};
+use crate::auth::{Principal, Rights};
 use crate::core::Core;
 use crate::registry::{self, Chunk, Mounted, Session};
 
 /// Opens a session, mounts a blob, or takes a whole blob in one request.
 pub(super) async fn begin(
     core: &Arc<Core>,
+    rights: &Rights,
     repository: &RepositoryName,
     query: &Query,
     request: Request,
 ) -> Result<Response, ApiError> {
+    let opened_by = rights.principal();
     let algorithm = query.get("digest-algorithm").map(algorithm).transpose()?;
     if let Some(digest) = query.get("mount") {
         let digest = route::digest(digest)?;
-        // Without `from` the spec lets a registry look everywhere; that would tell anybody what
-        // other repositories hold.
-        if let Some(from) = query.get("from") {
-            let from = route::repository(from)?;
-            if registry::mount(core, repository, &digest, &from).await? == Mounted::Yes {
-                return Ok(created(repository, &digest));
+        let from = match query.get("from") {
+            // What may not be read is not there: the answer must not tell what it holds (CVE-2024-39897).
+            Some(from) => Some(route::repository(from)?).filter(|from| rights.may_pull(from)),
+            // The spec lets a registry look for it.
+            None => {
+                let readable = |from: &RepositoryName| rights.may_pull(from);
+                registry::find_source(core, repository, &digest, readable).await?
             }
+        };
+        if let Some(from) = from
+            && registry::mount(core, repository, &digest, &from).await? == Mounted::Yes
+        {
+            return Ok(created(repository, &digest));
         }
         // To be uploaded then (spec: "202"), most likely with that digest.
         let algorithm = algorithm.unwrap_or(digest.algorithm());
-        let session = registry::open_session(core, repository, algorithm).await?;
+        let session = registry::open_session(core, repository, algorithm, opened_by).await?;
         return Ok(session_state(&session, StatusCode::ACCEPTED));
     }
     if let Some(digest) = query.get("digest") {
         let digest = route::digest(digest)?;
-        return whole(core, repository, &digest, request).await;
+        return whole(core, opened_by, repository, &digest, request).await;
     }
-    let session =
-        registry::open_session(core, repository, algorithm.unwrap_or(Algorithm::Sha256)).await?;
+    let algorithm = algorithm.unwrap_or(Algorithm::Sha256);
+    let session = registry::open_session(core, repository, algorithm, opened_by).await?;
     Ok(session_state(&session, StatusCode::ACCEPTED))
 }
 
 /// `POST ?digest=`: the client never learns of the session, so a failure ends it.
 async fn whole(
     core: &Arc<Core>,
+    opened_by: &Principal,
     repository: &RepositoryName,
     digest: &Digest,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let session = registry::open_session(core, repository, digest.algorithm()).await?;
+    let session = registry::open_session(core, repository, digest.algorithm(), opened_by).await?;
     let chunk = Chunk { body: body::streamed(request), range: None };
     registry::close_or_end(core, &session, chunk, digest).await?;
     Ok(created(repository, digest))

@@ -62,6 +62,9 @@ async fn propose(
         Outcome::Done => Ok(()),
         Outcome::NotFound => Err(not_found()),
         Outcome::RepositoryUnknown => Err(RegistryError::RepositoryUnknown(repository.clone())),
+        Outcome::TagImmutable { tag, rule, current } => {
+            Err(RegistryError::TagImmutable { repository: repository.clone(), tag, rule, current })
+        }
         other => Err(RegistryError::Refused(other.to_string())),
     }
 }

@@ -1,7 +1,9 @@
 //! What a use case can answer instead of a result, in the words of whoever asked.
 
 use tercet_raft::ProposeError;
-use tercet_storage::{Digest, ManifestError, Reference, RepositoryName, StorageError, UploadId};
+use tercet_storage::{
+    Digest, ManifestError, Reference, RepositoryName, StorageError, Tag, UploadId,
+};
 use thiserror::Error;
 
 /// A request that was not carried out. `api::error` maps each variant to HTTP.
@@ -102,6 +104,20 @@ pub(crate) enum RegistryError {
     ConditionFailed {
         /// What the tag points at.
         current: Option<Digest>,
+    },
+    /// A rule of `immutable_tags` covers the tag.
+    #[error(
+        "tag {tag} of repository {repository} does not move: rule {rule:?} makes it immutable, and it points at {current}. Push under another tag"
+    )]
+    TagImmutable {
+        /// The repository.
+        repository: RepositoryName,
+        /// The tag.
+        tag: Tag,
+        /// The rule's name.
+        rule: String,
+        /// What it points at.
+        current: Digest,
     },
     /// The disk is too full.
     #[error("the replica's disk is too full for this upload")]

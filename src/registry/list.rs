@@ -1,4 +1,4 @@
-//! Lists: tags, repositories, referrers.
+//! Lists: tags, referrers.
 
 use tercet_storage::{Descriptor, Digest, RepositoryName};
 
@@ -17,7 +17,7 @@ pub(crate) struct ListPage<T> {
 
 impl<T: Clone> ListPage<T> {
     /// Out of up to `size + 1` entries: the one too many only tells that there is more.
-    fn cut(mut entries: Vec<T>, size: usize) -> Self {
+    pub(super) fn cut(mut entries: Vec<T>, size: usize) -> Self {
         let more = entries.len() > size;
         entries.truncate(size);
         let next_after = if more { entries.last().cloned() } else { None };
@@ -41,16 +41,6 @@ pub(crate) async fn list_tags(
     .await?
     .ok_or_else(|| RegistryError::RepositoryUnknown(repository.clone()))?;
     Ok(found.map(|tags| ListPage::cut(tags.iter().map(ToString::to_string).collect(), size)))
-}
-
-/// Repositories of the registry.
-pub(crate) async fn list_repositories(
-    core: &Core,
-    after: Option<&str>,
-    size: usize,
-) -> Result<Current<ListPage<String>>, RegistryError> {
-    let found = read(core, |meta| meta.repositories(after, size.saturating_add(1))).await?;
-    Ok(found.map(|names| ListPage::cut(names.iter().map(ToString::to_string).collect(), size)))
 }
 
 /// Records that one request for referrers looks at; what is behind them is the next page's.

@@ -1,6 +1,7 @@
 //! Use cases of the registry: push, pull, mount, delete, list. No HTTP types in here.
 
 mod adopt;
+mod catalog;
 mod chunk;
 mod closing;
 mod delete;
@@ -14,22 +15,26 @@ mod read;
 mod reaper;
 mod run;
 mod session;
+mod settings;
+mod sparse;
 mod uploads;
 
 use tercet_storage::{Clock, SystemClock};
 
 pub(crate) use adopt::{SessionStatus, choose, serve_here, served_here, status_here};
+pub(crate) use catalog::list_repositories;
 pub(crate) use chunk::{Chunk, ChunkBody, append};
 pub(crate) use closing::{cancel, close, close_or_end};
 pub(crate) use delete::{delete_blob, delete_manifest, delete_tag};
 pub(crate) use error::RegistryError;
-pub(crate) use list::{ListPage, ReferrerQuery, list_referrers, list_repositories, list_tags};
-pub(crate) use mount::{Mounted, mount};
-pub(crate) use pull::{blob_size, find_manifest, open_blob};
+pub(crate) use list::{ListPage, ReferrerQuery, list_referrers, list_tags};
+pub(crate) use mount::{Mounted, find_source, mount};
+pub(crate) use pull::{ByteStream, blob_size, find_manifest, open_blob};
 pub(crate) use push::{ManifestPush, Precondition, push_manifest};
 pub(crate) use read::Current;
 pub(crate) use reaper::start_reaper;
 pub(crate) use session::{Session, open_session};
+pub(crate) use settings::start_settings;
 pub use uploads::Uploads;
 
 /// The wall clock, for ages of files only: nothing that is agreed on depends on it.

@@ -4,8 +4,13 @@ use tercet_raft::{Command, Outcome};
 use tercet_storage::{Digest, RepositoryName};
 
 use super::error::RegistryError;
-use super::read::writable;
+use super::read::{read, writable};
 use crate::core::Core;
+
+/// Repositories that one search for a blob looks at.
+const SEARCHED_MAX: usize = 4_096;
+/// Repositories that are read at a time.
+const SEARCH_BATCH: usize = 256;
 
 /// Whether a mount was possible.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,4 +39,38 @@ pub(crate) async fn mount(
         Outcome::NotFound | Outcome::RepositoryUnknown => Ok(Mounted::NotThere),
         other => Err(RegistryError::Refused(other.to_string())),
     }
+}
+
+/// A repository to mount a blob from when the client names none: one that the client may read, and
+/// `repository` itself before all others. A search that finds nothing within its bound only costs the
+/// client an upload.
+pub(crate) async fn find_source(
+    core: &Core,
+    repository: &RepositoryName,
+    digest: &Digest,
+    readable: impl Fn(&RepositoryName) -> bool,
+) -> Result<Option<RepositoryName>, RegistryError> {
+    let found = read(core, |meta| {
+        if meta.blob(digest)?.is_none() {
+            return Ok(None);
+        }
+        if meta.blob_link(repository, digest)?.is_some() && readable(repository) {
+            return Ok(Some(repository.clone()));
+        }
+        let mut after: Option<RepositoryName> = None;
+        for _ in 0..SEARCHED_MAX / SEARCH_BATCH {
+            let names = meta.repositories(after.as_ref().map(AsRef::as_ref), SEARCH_BATCH)?;
+            for name in &names {
+                if meta.blob_link(name, digest)?.is_some() && readable(name) {
+                    return Ok(Some(name.clone()));
+                }
+            }
+            match names.into_iter().next_back() {
+                Some(last) => after = Some(last),
+                None => break,
+            }
+        }
+        Ok(None)
+    });
+    Ok(found.await?.value)
 }

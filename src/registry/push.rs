@@ -1,12 +1,13 @@
 //! Push of a manifest: one command.
 
-use tercet_raft::{Command, Condition, Outcome};
+use tercet_raft::{AbsentReferences, Command, Condition, Outcome};
 use tercet_storage::{
     Algorithm, Digest, ManifestLimits, Reference, RepositoryName, Tag, parse_manifest,
 };
 
 use super::error::RegistryError;
 use super::read::{read, writable};
+use super::sparse;
 use crate::core::Core;
 
 /// A manifest that a client wants stored.
@@ -48,6 +49,8 @@ pub(crate) struct ManifestPushed {
     pub(crate) subject: Option<Digest>,
     /// Every tag that points at it now.
     pub(crate) tags: Vec<Tag>,
+    /// What it names and the repository did not have.
+    pub(crate) absent: Vec<Digest>,
 }
 
 /// Stores a manifest. What it names must be in the repository; that, the tags, the counts and the
@@ -62,26 +65,45 @@ pub(crate) async fn push_manifest(
     };
     let summary = parse_manifest(&push.bytes, push.content_type.as_deref(), &limits)?;
     let digest = verified_digest(&push)?;
-    let tags = all_tags(push.reference, push.tags);
+    let tags = all_tags(push.reference.clone(), push.tags.clone());
     writable(core).await?;
     let condition = condition(core, &push.repository, &digest, &tags, push.precondition).await?;
     let subject = summary.subject.clone();
-    let command = Command::PutManifest {
+    let command = |absent, bytes| Command::PushManifest {
         repository: push.repository.clone(),
         digest: digest.clone(),
         media_type: summary.media_type.clone(),
-        bytes: push.bytes,
-        summary,
+        bytes,
+        summary: summary.clone(),
         tags: tags.clone(),
-        condition,
+        condition: condition.clone(),
+        absent,
     };
-    match core.consensus.propose(command).await? {
-        Outcome::Done => Ok(ManifestPushed { digest, subject, tags }),
+    let whole = command(AbsentReferences::Refused, push.bytes.clone());
+    let mut absent = Vec::new();
+    let mut outcome = core.consensus.propose(whole).await?;
+    if let Outcome::MissingReferences(missing) = &outcome
+        && sparse::accepts(core.config.registry.sparse_manifests, &summary, missing)
+    {
+        tracing::info!(
+            repository = %push.repository, %digest, missing = missing.len(),
+            "a manifest was pushed without all that it names"
+        );
+        absent.clone_from(missing);
+        let part = command(AbsentReferences::Allowed(absent.clone()), push.bytes);
+        outcome = core.consensus.propose(part).await?;
+    }
+    let repository = push.repository;
+    match outcome {
+        Outcome::Done => Ok(ManifestPushed { digest, subject, tags, absent }),
         Outcome::MissingReferences(missing) => Err(RegistryError::MissingReferences(missing)),
         Outcome::ConditionFailed { current } => Err(RegistryError::ConditionFailed { current }),
         // Nothing was pushed to the repository yet, so whatever the manifest names is missing.
         Outcome::RepositoryUnknown | Outcome::NotFound => {
-            Err(RegistryError::RepositoryUnknown(push.repository))
+            Err(RegistryError::RepositoryUnknown(repository))
+        }
+        Outcome::TagImmutable { tag, rule, current } => {
+            Err(RegistryError::TagImmutable { repository, tag, rule, current })
         }
         other => Err(RegistryError::Refused(other.to_string())),
     }

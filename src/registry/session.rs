@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::error::RegistryError;
 use super::holders;
 use super::read::writable;
+use crate::auth::{Principal, upload_id};
 use crate::core::Core;
 use crate::peer::SessionReplicas;
 
@@ -159,10 +160,11 @@ pub(crate) async fn open_session(
     core: &Core,
     repository: &RepositoryName,
     algorithm: Algorithm,
+    opened_by: &Principal,
 ) -> Result<Arc<Session>, RegistryError> {
     writable(core).await?;
     let permit = core.uploads.permit()?;
-    let id = UploadId::new(core.consensus.identity().node_id);
+    let id = upload_id(core.consensus.identity().node_id, opened_by);
     let meta =
         UploadMeta { repository: repository.clone(), algorithm, created_ms: super::now_ms() };
     let file = core.blobs.create_upload(&id, meta).await?;
