@@ -3,15 +3,15 @@
 # Debian packages to make real images of. Debian only. Safe to run again: what is there is left alone,
 # and when everything is there it takes well under a second.
 #
-#   packages through apt (as root, or through sudo):  skopeo podman docker.io and small helpers
-#   into ${TERCET_CACHE:-$HOME/.cache/tercet}/bin:      crane, oras-client (where Go is at hand)
+#   packages through apt (as root, or through sudo):  docker.io podman buildah skopeo containerd haproxy
+#                                                       and small helpers
+#   into ${TERCET_CACHE:-$HOME/.cache/tercet}/bin:      crane, oras, regctl, helm, cosign and the
+#                                                       OCI conformance suites (where Go is at hand)
 #   into ${TERCET_CACHE:-$HOME/.cache/tercet}/packages: the packages that the images are made of
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
 cache=${TERCET_CACHE:-${HOME:?HOME is not set}/.cache/tercet}
-# Pinned: another version is another client, and a change of the tests.
-crane_version=v0.20.6
 # The same packages as LAYERS in src/images.rs.
 image_packages="base-files bash coreutils dash grep libc-bin libc6 libtinfo6 sed
     perl-base locales tzdata git git-man iso-codes vim-runtime busybox-static"
@@ -56,6 +56,9 @@ need tar tar
 need gzip gzip
 need skopeo skopeo
 need podman podman
+need buildah buildah
+need containerd containerd
+need haproxy haproxy
 need dockerd docker.io
 # Newer Debian has the command line client in a package of its own.
 need docker docker-cli
@@ -102,21 +105,77 @@ fi
 
 # ---- the clients that Go builds
 
-without_go="$cache/bin/without-go"
-if [ ! -x "$cache/bin/crane-$crane_version" ] || [ ! -x "$cache/bin/oras-client" ] ||
-    [ -n "$(find "$here/oras" -type f -newer "$cache/bin/oras-client")" ]; then
-    if ! command -v go >/dev/null 2>&1; then
-        echo "there was no Go on this machine when chaos/setup.sh ran" >"$without_go"
-    elif GOBIN="$cache/bin" go install \
-        "github.com/google/go-containerregistry/cmd/crane@$crane_version" >&2 &&
-        (cd "$here/oras" && go build -o "$cache/bin/oras-client" .) >&2; then
-        # The version is in a second name, so that a new pin is seen.
-        rm -f "$cache"/bin/crane-v* "$without_go"
-        ln -s crane "$cache/bin/crane-$crane_version"
-        touch "$cache/bin/oras-client"
+# A tool that is there has a second name with its version, so that a new pin is seen. One that cannot be
+# built leaves a reason behind, which its tests print instead of running.
+is_built() { # NAME VERSION
+    [ -x "$cache/bin/$1" ] && [ -e "$cache/bin/$1-$2" ]
+}
+
+built() { # NAME VERSION
+    rm -f "$cache/bin/$1"-v* "$cache/bin/without-$1"
+    ln -s "$1" "$cache/bin/$1-$2"
+}
+
+without() { # NAME REASON
+    rm -f "$cache/bin/$1" "$cache/bin/$1"-v*
+    echo "$2" >"$cache/bin/without-$1"
+    say "$1 is not tried: $2"
+}
+
+# NAME VERSION COMMAND...: runs the command, which puts NAME into $cache/bin, unless that version is there.
+need_go_tool() {
+    name=$1
+    version=$2
+    shift 2
+    if is_built "$name" "$version"; then
+        return 0
+    elif ! command -v go >/dev/null 2>&1; then
+        without "$name" "there was no Go on this machine when chaos/setup.sh ran"
+    elif say "building $name $version" && "$@" >&2; then
+        built "$name" "$version"
     else
-        echo "this machine's $(go version) could not build crane $crane_version or oras-client" \
-            >"$without_go"
+        without "$name" "this machine's $(go version) could not build $name $version"
     fi
-    [ ! -f "$without_go" ] || say "$(cat "$without_go"): crane and oras are not tried"
-fi
+}
+
+go_install() { # MODULE VERSION
+    # Without debug information: cosign alone is a third smaller.
+    GOBIN="$cache/bin" go install -ldflags="-s -w" "$1@$2"
+}
+
+# The checksum database does not know the module oras.land/oras, so `go install` refuses it. The go.sum in
+# chaos/oras pins the module's hash instead, and those of all that it is made of.
+build_oras() {
+    metadata=oras.land/oras/internal/version.BuildMetadata
+    (cd "$here/oras" && go build -buildvcs=false -ldflags="-s -w -X $metadata=" \
+        -o "$cache/bin/oras" oras.land/oras/cmd/oras)
+}
+oras_version=$(sed -n 's|^.*oras.land/oras \(v[0-9.]*\).*|\1|p' "$here/oras/go.mod")
+
+# Pinned: another version is another client, and a change of the tests and of docs/src/clients.md.
+install_pinned() { # NAME VERSION MODULE
+    need_go_tool "$1" "$2" go_install "$3" "$2"
+}
+install_pinned crane v0.20.6 github.com/google/go-containerregistry/cmd/crane
+install_pinned regctl v0.11.7 github.com/regclient/regclient/cmd/regctl
+install_pinned helm v3.22.0 helm.sh/helm/v3/cmd/helm
+install_pinned cosign v3.1.3 github.com/sigstore/cosign/v3/cmd/cosign
+need_go_tool oras "$oras_version" build_oras
+
+# The OCI conformance suite. The one for version 1.1 is pinned in chaos/conformance: its module has no .info
+# on the module proxy, so `go install` finds no version there.
+build_conformance() {
+    (cd "$here/conformance" && go test -c -o "$cache/bin/oci-conformance-1.1" \
+        github.com/opencontainers/distribution-spec/conformance)
+}
+conformance_version=$(sed -n 's|^require .*/conformance \(v0[^ ]*\).*|\1|p' "$here/conformance/go.mod")
+need_go_tool oci-conformance-1.1 "$conformance_version" build_conformance
+
+# The suite of the specification's main branch is a program. Its program is called as its folder is.
+install_conformance() { # VERSION
+    made=$(mktemp -d)
+    GOBIN="$made" go install "github.com/opencontainers/distribution-spec/conformance@$1" &&
+        mv "$made/conformance" "$cache/bin/oci-conformance" && rmdir "$made"
+}
+main_suite=v0.0.0-20260716174315-967efdc079b9
+need_go_tool oci-conformance "$main_suite" install_conformance "$main_suite"

@@ -1,6 +1,11 @@
 //! A cluster of real processes on this machine.
 
-use std::{collections::BTreeMap, fmt::Write as _, fs, time::Duration};
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::Path,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use futures_util::future::try_join_all;
@@ -10,11 +15,14 @@ use crate::{
     binary::Binary,
     client::{RegistryClient, Target},
     files::{FileCount, count_files},
-    ports::PortBlock,
+    options::{ClusterOptions, Listener, Place},
+    ports::{PortBlock, network_address},
     replica::{Memory, Replica},
     scratch::Scratch,
     status::Status,
-    turn::{Share, Turn},
+    tls::Authority,
+    turn::Turn,
+    users::User,
     wait::wait_until,
 };
 
@@ -24,40 +32,6 @@ const START_DEADLINE: Duration = Duration::from_secs(60);
 const STOP_DEADLINE: Duration = Duration::from_secs(35);
 const OPS_DEADLINE: Duration = Duration::from_secs(3);
 
-/// How a cluster is made.
-#[derive(Clone, Debug)]
-pub struct ClusterOptions {
-    /// How many replicas.
-    pub replicas: usize,
-    /// How much of the machine.
-    pub share: Share,
-    /// Further settings: section -> key -> value as TOML writes it.
-    pub settings: BTreeMap<String, BTreeMap<String, String>>,
-}
-
-impl Default for ClusterOptions {
-    fn default() -> Self {
-        Self { replicas: 3, share: Share::Some, settings: BTreeMap::new() }
-    }
-}
-
-impl ClusterOptions {
-    /// With one more setting; `value` as TOML writes it.
-    #[must_use]
-    pub fn setting(mut self, section: &str, key: &str, value: &str) -> Self {
-        let section = self.settings.entry(section.to_owned()).or_default();
-        section.insert(key.to_owned(), value.to_owned());
-        self
-    }
-
-    /// With the machine for itself.
-    #[must_use]
-    pub fn alone(mut self) -> Self {
-        self.share = Share::All;
-        self
-    }
-}
-
 /// Replicas `0..n`, each a `tercet serve` with its own folder. End a test with [`Cluster::shut_down`]: a
 /// cluster that is dropped without it belongs to a failed test, and prints the ends of its logs.
 #[derive(Debug)]
@@ -66,6 +40,10 @@ pub struct Cluster {
     replicas: Vec<Replica>,
     scratch: Scratch,
     http: reqwest::Client,
+    /// Whose certificates the replicas have, where a listener speaks HTTPS.
+    authority: Option<Authority>,
+    /// Who the driver's own clients log in as.
+    user: Option<User>,
     passed: bool,
     _ports: PortBlock,
     _turn: Turn,
@@ -75,6 +53,11 @@ impl Cluster {
     /// Three replicas with default settings, ready for work.
     pub async fn start() -> Result<Self> {
         Self::start_with(ClusterOptions::default()).await
+    }
+
+    /// Three replicas with HTTPS, users and rules: [`ClusterOptions::secured`].
+    pub async fn secured() -> Result<Self> {
+        Self::start_with(ClusterOptions::secured()).await
     }
 
     /// A cluster as wanted, ready for work.
@@ -93,18 +76,46 @@ impl Cluster {
         let binary = Binary::locate()?;
         let ports = PortBlock::reserve()?;
         let scratch = Scratch::new()?;
+        let address = match options.place {
+            Place::Loopback => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            Place::Network => network_address()?,
+        };
         let mut replicas = Vec::new();
         for number in 0..options.replicas {
-            replicas.push(make_replica(&scratch, &ports, number)?);
+            replicas.push(make_replica(&scratch, &ports, number, address, &options)?);
+        }
+        for (name, content) in &options.files {
+            fs::write(scratch.path().join(name), content)?;
         }
         for replica in &replicas {
-            fs::write(&replica.config, config_text(replica, &replicas, &options)?)?;
+            fs::write(&replica.config, options.config_text(replica, &replicas)?)?;
         }
-        let http = reqwest::Client::builder()
+        let authority = if options.tls.is_empty() {
+            None
+        } else {
+            let authority = Authority::new(&binary, &scratch.path().join("tls"), address);
+            for replica in &replicas {
+                authority.issue(&replica.name).await?;
+            }
+            Some(authority)
+        };
+        let mut http = reqwest::Client::builder()
             .timeout(OPS_DEADLINE)
-            .redirect(reqwest::redirect::Policy::none())
-            .build()?;
-        Ok(Self { binary, replicas, scratch, http, passed: false, _ports: ports, _turn: turn })
+            .redirect(reqwest::redirect::Policy::none());
+        if let Some(authority) = &authority {
+            http = authority.trusted_by(http)?;
+        }
+        Ok(Self {
+            binary,
+            replicas,
+            scratch,
+            http: http.build()?,
+            authority,
+            user: options.user,
+            passed: false,
+            _ports: ports,
+            _turn: turn,
+        })
     }
 
     /// How many replicas it has.
@@ -138,7 +149,8 @@ impl Cluster {
 
     /// `host:port` of a replica's registry listener, as image names carry it.
     pub fn registry_host(&self, index: usize) -> String {
-        self.replica(index).registry.trim_start_matches("http://").to_owned()
+        let url = &self.replica(index).registry;
+        url.split_once("://").map_or(url.as_str(), |(_, host)| host).to_owned()
     }
 
     /// Base URL of a replica's ops listener.
@@ -148,13 +160,33 @@ impl Cluster {
 
     /// A client whose requests all go to one replica.
     pub fn client(&self, index: usize) -> Result<RegistryClient> {
-        RegistryClient::new(vec![self.registry_url(index)], Target::One)
+        self.client_of(vec![self.registry_url(index)], Target::One)
     }
 
     /// A client that sends every single request to the next replica in turn.
     pub fn rotating_client(&self) -> Result<RegistryClient> {
         let all = self.replicas.iter().map(|replica| replica.registry.clone()).collect();
-        RegistryClient::new(all, Target::NextEachTime)
+        self.client_of(all, Target::NextEachTime)
+    }
+
+    /// A client of one replica that logs in as somebody, or as nobody.
+    pub fn client_as(&self, index: usize, user: Option<User>) -> Result<RegistryClient> {
+        let bases = vec![self.registry_url(index)];
+        RegistryClient::with(bases, Target::One, self.authority.as_ref(), user)
+    }
+
+    fn client_of(&self, bases: Vec<String>, target: Target) -> Result<RegistryClient> {
+        RegistryClient::with(bases, target, self.authority.as_ref(), self.user)
+    }
+
+    /// Whose certificates the replicas have.
+    pub fn authority(&self) -> Result<&Authority> {
+        self.authority.as_ref().context("this cluster speaks plain HTTP")
+    }
+
+    /// The cluster's own folder: `{folder}` of its options.
+    pub fn folder(&self) -> &Path {
+        self.scratch.path()
     }
 
     /// `kill -9`.
@@ -342,44 +374,27 @@ impl Drop for Cluster {
     }
 }
 
-fn make_replica(scratch: &Scratch, ports: &PortBlock, number: usize) -> Result<Replica> {
+fn make_replica(
+    scratch: &Scratch,
+    ports: &PortBlock,
+    number: usize,
+    address: IpAddr,
+    options: &ClusterOptions,
+) -> Result<Replica> {
     let name = format!("tercet-{number}");
     let port = ports.first() + u16::try_from(number * 4)?;
-    let url = |offset: u16| format!("http://127.0.0.1:{}", port + offset);
+    let url = |scheme: &str, offset: u16| format!("{scheme}://127.0.0.1:{}", port + offset);
+    let registry = SocketAddr::new(address, port);
+    let scheme = |listener| if options.tls.contains(&listener) { "https" } else { "http" };
     let file = |ending: &str| scratch.path().join(format!("{name}.{ending}"));
     Ok(Replica {
-        registry: url(0),
-        peer: url(1),
-        ops: url(2),
+        registry: format!("{}://{registry}", scheme(Listener::Registry)),
+        peer: url("http", 1),
+        ops: url(scheme(Listener::Ops), 2),
         data_dir: scratch.path().join(&name),
         config: file("toml"),
         log: file("log"),
         child: None,
         name,
     })
-}
-
-fn config_text(replica: &Replica, all: &[Replica], options: &ClusterOptions) -> Result<String> {
-    let members: Vec<String> =
-        all.iter().map(|member| format!("\"{}={}\"", member.name, member.peer)).collect();
-    let address = |url: &str| format!("\"{}\"", url.trim_start_matches("http://"));
-    let mut sections = options.settings.clone();
-    let mut set = |section: &str, key: &str, value: String| {
-        sections.entry(section.to_owned()).or_default().insert(key.to_owned(), value);
-    };
-    set("node", "name", format!("\"{}\"", replica.name));
-    set("node", "data_dir", format!("{:?}", replica.data_dir));
-    set("cluster", "members", format!("[{}]", members.join(", ")));
-    set("registry", "listen", address(&replica.registry));
-    set("peer", "listen", address(&replica.peer));
-    set("peer", "advertise", format!("\"{}\"", replica.peer));
-    set("ops", "listen", address(&replica.ops));
-    let mut text = String::new();
-    for (section, keys) in &sections {
-        writeln!(text, "[{section}]")?;
-        for (key, value) in keys {
-            writeln!(text, "{key} = {value}")?;
-        }
-    }
-    Ok(text)
 }

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    net::TcpListener,
+    net::{IpAddr, TcpListener, UdpSocket},
     process,
     sync::atomic::{AtomicU16, Ordering},
 };
@@ -15,6 +15,8 @@ const BLOCK_PORTS: u16 = 32;
 /// be gone by the time a killed replica wants it back, or a client could even connect to itself.
 const FIRST: u16 = 18_000;
 const BLOCKS: u16 = 400;
+/// Some address that is not this machine's (RFC 5737: it belongs to nobody).
+const ELSEWHERE: &str = "198.51.100.1:9";
 
 /// A run of ports held for one cluster, across threads and processes, until dropped.
 #[derive(Debug)]
@@ -47,6 +49,14 @@ impl PortBlock {
     pub fn first(&self) -> u16 {
         self.first
     }
+}
+
+/// The address that this machine has on its network. No packet is sent: the kernel is asked for its route.
+pub(crate) fn network_address() -> Result<IpAddr> {
+    let socket = UdpSocket::bind(("0.0.0.0", 0))?;
+    let address = socket.connect(ELSEWHERE).and_then(|()| socket.local_addr());
+    let address = address.context("this machine has no network address besides loopback")?;
+    Ok(address.ip())
 }
 
 fn all_free(first: u16) -> bool {

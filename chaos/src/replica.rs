@@ -28,7 +28,8 @@ pub struct Replica {
     pub ops: String,
     /// The data folder.
     pub data_dir: PathBuf,
-    pub(crate) config: PathBuf,
+    /// The configuration file.
+    pub config: PathBuf,
     pub(crate) log: PathBuf,
     pub(crate) child: Option<Child>,
 }

@@ -14,6 +14,7 @@ pub use answer::Answer;
 pub use push::Upload;
 pub use target::Target;
 
+use crate::{tls::Authority, users::User};
 use target::Chooser;
 
 /// No request of the tests takes longer, apart from those that stream a gigabyte.
@@ -25,17 +26,29 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
 pub struct RegistryClient {
     http: reqwest::Client,
     chooser: Arc<Chooser>,
+    user: Option<User>,
 }
 
 impl RegistryClient {
     /// A client of the replicas at these base URLs.
     pub fn new(bases: Vec<String>, target: Target) -> Result<Self> {
+        Self::with(bases, target, None, None)
+    }
+
+    /// A client that believes an authority, and sends a user's name and password with every request.
+    pub fn with(
+        bases: Vec<String>,
+        target: Target,
+        authority: Option<&Authority>,
+        user: Option<User>,
+    ) -> Result<Self> {
         ensure!(!bases.is_empty(), "a client needs a replica");
-        let http = reqwest::Client::builder()
-            .redirect(Policy::none())
-            .connect_timeout(CONNECT_DEADLINE)
-            .build()?;
-        Ok(Self { http, chooser: Arc::new(Chooser::new(bases, target)) })
+        let mut http =
+            reqwest::Client::builder().redirect(Policy::none()).connect_timeout(CONNECT_DEADLINE);
+        if let Some(authority) = authority {
+            http = authority.trusted_by(http)?;
+        }
+        Ok(Self { http: http.build()?, chooser: Arc::new(Chooser::new(bases, target)), user })
     }
 
     /// A request to the replica whose turn it is. `path` is a path with a query, or a `Location` that an
@@ -48,7 +61,11 @@ impl RegistryClient {
         let mut target = Url::parse(&base)?;
         target.set_path(url.path());
         target.set_query(url.query());
-        Ok(self.http.request(method, target).timeout(REQUEST_DEADLINE))
+        let request = self.http.request(method, target).timeout(REQUEST_DEADLINE);
+        Ok(match self.user {
+            Some(user) => request.basic_auth(user.name, Some(user.password)),
+            None => request,
+        })
     }
 
     /// Sends a request and reads the whole answer.

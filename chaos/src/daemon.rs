@@ -1,0 +1,88 @@
+//! A daemon of others that a test starts and stops.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, anyhow, bail};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::{
+    replica::{new_log, tail},
+    tools::{Tool, ToolOutput},
+    wait::wait_until,
+};
+
+const START_DEADLINE: Duration = Duration::from_secs(60);
+const STOP_DEADLINE: Duration = Duration::from_secs(30);
+const TAIL_LINES: usize = 30;
+
+/// A process that runs until it is told to stop.
+#[derive(Debug)]
+pub(crate) struct Daemon {
+    child: Child,
+    name: &'static str,
+    log: PathBuf,
+}
+
+impl Daemon {
+    /// Starts it and waits until `client`, run with `question`, gets an answer.
+    pub(crate) async fn start(
+        name: &'static str,
+        mut command: Command,
+        log: &Path,
+        client: &Tool,
+        question: &[&str],
+    ) -> Result<Self> {
+        let file = new_log(log)?;
+        command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
+        let child = command.spawn().with_context(|| format!("start {name}"))?;
+        let mut started = Self { child, name, log: log.to_path_buf() };
+        let answered = wait_until(&format!("{name} answers"), START_DEADLINE, || {
+            let ended = started.child.try_wait();
+            async move {
+                if let Some(status) = ended? {
+                    bail!("{name} ended by itself: {status}");
+                }
+                client.run(question).await
+            }
+        })
+        .await;
+        let _: ToolOutput = answered
+            .map_err(|reason| reason.context(format!("{name} said:\n{}", started.log_tail())))?;
+        Ok(started)
+    }
+
+    /// Stops it and waits for its end.
+    pub(crate) async fn stop(mut self) -> Result<()> {
+        terminate(&self.child)?;
+        let child = &mut self.child;
+        wait_until(&format!("{} ends", self.name), STOP_DEADLINE, || {
+            let polled = child.try_wait();
+            async move { polled?.ok_or_else(|| anyhow!("it still runs")) }
+        })
+        .await?;
+        Ok(())
+    }
+
+    fn log_tail(&self) -> String {
+        tail(&std::fs::read_to_string(&self.log).unwrap_or_default(), TAIL_LINES)
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if let Ok(None) = self.child.try_wait() {
+            // Politely: it may have a child of its own that a kill would leave behind.
+            let _ = terminate(&self.child);
+            let _ = self.child.wait();
+        }
+    }
+}
+
+fn terminate(child: &Child) -> Result<()> {
+    let pid = Pid::from_raw(i32::try_from(child.id())?).context("a process id is not zero")?;
+    Ok(kill_process(pid, Signal::TERM)?)
+}

@@ -1,0 +1,194 @@
+//! How a cluster is made.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+};
+
+use anyhow::Result;
+
+use crate::{replica::Replica, turn::Share, users::User};
+
+/// The name of the user file in a cluster's folder.
+const HTPASSWD: &str = "htpasswd";
+
+/// A listener that can speak HTTPS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Listener {
+    /// Where registry clients go.
+    Registry,
+    /// Health, metrics and status.
+    Ops,
+}
+
+impl Listener {
+    /// Its section of the configuration.
+    pub(crate) fn section(self) -> &'static str {
+        match self {
+            Self::Registry => "registry",
+            Self::Ops => "ops",
+        }
+    }
+}
+
+/// What a cluster shall be like. In settings, further configuration and files, `{folder}` stands for the
+/// cluster's own folder, where the files lie, and `{name}` for the replica's name.
+#[derive(Clone, Debug)]
+pub struct ClusterOptions {
+    /// How many replicas.
+    pub replicas: usize,
+    /// How much of the machine.
+    pub share: Share,
+    /// Settings: section -> key -> value as TOML writes it.
+    settings: BTreeMap<String, BTreeMap<String, String>>,
+    /// TOML that is appended to every replica's configuration.
+    extra: String,
+    /// Name -> content.
+    pub(crate) files: BTreeMap<String, String>,
+    pub(crate) tls: BTreeSet<Listener>,
+    /// Who the driver's own clients log in as.
+    pub(crate) user: Option<User>,
+    /// Where the registry listens.
+    pub(crate) place: Place,
+}
+
+/// Which of the machine's addresses the registry listens on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Nobody else reaches it.
+    Loopback,
+    /// Several clients let a registry on loopback do what they refuse others: plain HTTP, unknown authorities.
+    Network,
+}
+
+impl Default for ClusterOptions {
+    fn default() -> Self {
+        Self {
+            replicas: 3,
+            share: Share::Some,
+            settings: BTreeMap::new(),
+            extra: String::new(),
+            files: BTreeMap::new(),
+            tls: BTreeSet::new(),
+            user: None,
+            place: Place::Loopback,
+        }
+    }
+}
+
+impl ClusterOptions {
+    /// What a registry in use looks like: HTTPS with a certificate of an authority of its own; Alice may do
+    /// everything, Bob may pull, nobody else has a name. The driver's clients are Alice.
+    pub fn secured() -> Self {
+        Self::default()
+            .tls(Listener::Registry)
+            .users(&[User::ALICE, User::BOB])
+            .rule("user:alice", "**", &["*"])
+            .rule("user:bob", "**", &["pull"])
+            .client_user(User::ALICE)
+    }
+
+    /// With one more setting; `value` as TOML writes it.
+    #[must_use]
+    pub fn setting(mut self, section: &str, key: &str, value: &str) -> Self {
+        let section = self.settings.entry(section.to_owned()).or_default();
+        section.insert(key.to_owned(), value.to_owned());
+        self
+    }
+
+    /// With TOML at the end of every replica's configuration, such as `[[access.robots]]` tables. A section
+    /// that the driver writes itself (`[registry]`, `[ops]`, …) takes its keys through [`Self::setting`].
+    #[must_use]
+    pub fn extra_config(mut self, toml: &str) -> Self {
+        self.extra.push_str(toml);
+        self.extra.push('\n');
+        self
+    }
+
+    /// With one more of `[[access.rules]]`.
+    #[must_use]
+    pub fn rule(self, subject: &str, repositories: &str, actions: &[&str]) -> Self {
+        self.extra_config(&format!(
+            "[[access.rules]]\nsubject = {subject:?}\nrepositories = [{repositories:?}]\n\
+             actions = {actions:?}"
+        ))
+    }
+
+    /// With a file in the cluster's folder.
+    #[must_use]
+    pub fn file(mut self, name: &str, content: &str) -> Self {
+        self.files.insert(name.to_owned(), content.to_owned());
+        self
+    }
+
+    /// With HTTPS on a listener; [`crate::Cluster::authority`] has made the certificates.
+    #[must_use]
+    pub fn tls(mut self, listener: Listener) -> Self {
+        let section = format!("{}.tls", listener.section());
+        self.tls.insert(listener);
+        self.setting(&section, "certificate", "\"{folder}/tls/{name}.pem\"").setting(
+            &section,
+            "key",
+            "\"{folder}/tls/{name}.key\"",
+        )
+    }
+
+    /// With these users in the htpasswd file `{folder}/htpasswd`.
+    #[must_use]
+    pub fn users(self, users: &[User]) -> Self {
+        let lines: String = users.iter().map(User::htpasswd_line).collect();
+        self.file(HTPASSWD, &lines).setting("access", "htpasswd", "\"{folder}/htpasswd\"")
+    }
+
+    /// With registries on this machine's network address, where clients are as strict as with any other.
+    #[must_use]
+    pub fn on_network(mut self) -> Self {
+        self.place = Place::Network;
+        self
+    }
+
+    /// The driver's clients log in as this user.
+    #[must_use]
+    pub fn client_user(mut self, user: User) -> Self {
+        self.user = Some(user);
+        self
+    }
+
+    /// With the machine for itself.
+    #[must_use]
+    pub fn alone(mut self) -> Self {
+        self.share = Share::All;
+        self
+    }
+
+    /// A replica's configuration file.
+    pub(crate) fn config_text(&self, replica: &Replica, all: &[Replica]) -> Result<String> {
+        let members: Vec<String> =
+            all.iter().map(|member| format!("\"{}={}\"", member.name, member.peer)).collect();
+        let address = |url: &str| {
+            let host = url.split_once("://").map_or(url, |(_, host)| host);
+            format!("\"{host}\"")
+        };
+        let mut sections = self.settings.clone();
+        let mut set = |section: &str, key: &str, value: String| {
+            sections.entry(section.to_owned()).or_default().insert(key.to_owned(), value);
+        };
+        set("node", "name", format!("\"{}\"", replica.name));
+        set("node", "data_dir", format!("{:?}", replica.data_dir));
+        set("cluster", "members", format!("[{}]", members.join(", ")));
+        set("registry", "listen", address(&replica.registry));
+        set("peer", "listen", address(&replica.peer));
+        set("peer", "advertise", format!("\"{}\"", replica.peer));
+        set("ops", "listen", address(&replica.ops));
+        let mut text = String::new();
+        for (section, keys) in &sections {
+            writeln!(text, "[{section}]")?;
+            for (key, value) in keys {
+                writeln!(text, "{key} = {value}")?;
+            }
+        }
+        text.push_str(&self.extra);
+        let folder = replica.config.parent().unwrap_or(&replica.config).display().to_string();
+        Ok(text.replace("{folder}", &folder).replace("{name}", &replica.name))
+    }
+}
