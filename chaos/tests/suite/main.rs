@@ -4,20 +4,32 @@
 //! own; clusters take turns on the machine.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod access_replicas;
 mod api_blobs;
 mod api_lists;
 mod api_manifests;
 mod clients;
 mod concurrency;
+mod conformance;
+mod costs;
+mod deletes;
 mod dev_command;
 mod drain;
+mod hostile_content;
+mod hostile_framing;
+mod hostile_http2;
+mod hostile_load;
 mod hostile_manifests;
 mod hostile_names;
+mod hostile_peers;
+mod hostile_slow;
 mod hostile_uploads;
 mod large_layer;
 mod leftovers;
+mod login_replicas;
 mod push_pull;
 mod restart_all;
+mod settings;
 mod survive_kill;
 mod two_of_three_down;
 mod wiped_replica;

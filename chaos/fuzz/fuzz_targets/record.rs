@@ -1,0 +1,6 @@
+//! `cargo +nightly fuzz run --fuzz-dir chaos/fuzz record`
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    tercet_fuzz::record(data);
+});
