@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use axum::http::HeaderName;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
+use axum::http::{HeaderName, Method};
 use axum::response::Response;
 
 use super::challenge::{TokenError, challenge};
@@ -232,12 +232,20 @@ impl Asked<'_> {
             Route::Tags(name) => (Some(name), None),
             Route::Uploads(name) => {
                 let digest = self.query.get("mount").or_else(|| self.query.get("digest"));
-                (Some(name), digest.map(ToOwned::to_owned))
+                let from = self.query.get("from").filter(|_| self.query.get("mount").is_some());
+                let from = from.map(|from| format!(" from {from}")).unwrap_or_default();
+                (Some(name), digest.map(|digest| format!("{digest}{from}")))
             }
             Route::Blob(name, digest) | Route::Referrers(name, digest) => {
                 (Some(name), Some(digest.to_string()))
             }
-            Route::Manifest(name, reference) => (Some(name), Some(reference.to_string())),
+            Route::Manifest(name, reference) => {
+                let mut reference = reference.to_string();
+                if self.parts.method == Method::PUT {
+                    tags_too(&mut reference, self.query.all("tag"));
+                }
+                (Some(name), Some(reference))
+            }
             Route::Upload(name, id) => (Some(name), Some(id.to_string())),
         };
         audit::Subject {
@@ -245,6 +253,21 @@ impl Asked<'_> {
             reference,
             ..subject_of(self.parts, event)
         }
+    }
+}
+
+/// Most tags of one push that a line names; the log cuts what is still too long.
+const TAGS_NAMED_MAX: usize = 10;
+
+/// The tags that a push sets besides its reference.
+fn tags_too<'a>(reference: &mut String, mut tags: impl Iterator<Item = &'a str>) {
+    for tag in tags.by_ref().take(TAGS_NAMED_MAX) {
+        reference.push_str(" tag ");
+        reference.push_str(tag);
+    }
+    match tags.count() {
+        0 => {}
+        more => reference.push_str(&format!(" and {more} more")),
     }
 }
 

@@ -49,9 +49,7 @@ pub(super) fn need<'a>(route: &'a Route, method: &Method, query: &Query) -> Opti
     match route {
         Route::Base if reads => read("login", Demand::LogIn),
         Route::Base => None,
-        Route::Token if matches!(*method, Method::GET | Method::POST) => {
-            read("token", Demand::OwnJudgement)
-        }
+        Route::Token if reads || *method == Method::POST => read("token", Demand::OwnJudgement),
         Route::Token => None,
         Route::Catalog if reads => read("catalog", Demand::Catalog),
         Route::Catalog => None,

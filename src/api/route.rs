@@ -73,7 +73,7 @@ impl Route {
     pub(crate) fn methods(&self) -> &'static str {
         match self {
             Self::Base | Self::Catalog | Self::Tags(_) | Self::Referrers(..) => "GET, HEAD",
-            Self::Token => "GET, POST",
+            Self::Token => "GET, HEAD, POST",
             Self::Blob(..) => "GET, HEAD, DELETE",
             Self::Uploads(_) => "POST",
             Self::Upload(..) => "GET, HEAD, PATCH, PUT, DELETE",

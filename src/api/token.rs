@@ -36,9 +36,9 @@ pub(super) async fn answer(
     request: Request,
 ) -> Result<Response, ApiError> {
     match *request.method() {
-        Method::GET => by_header(core, query, &request.into_parts().0).await,
+        Method::GET | Method::HEAD => by_header(core, query, &request.into_parts().0).await,
         Method::POST => by_form(core, request).await,
-        _ => Err(ApiError::method_not_allowed("GET, POST")),
+        _ => Err(ApiError::method_not_allowed("GET, HEAD, POST")),
     }
 }
 
@@ -155,8 +155,9 @@ fn issue(core: &Core, principal: &Principal, asked: Grants) -> Result<Response, 
 fn refused(subject: &audit::Subject, error: AuthenticationError) -> ApiError {
     let (answer, reason) = match error {
         AuthenticationError::Refused { reason } => {
-            let message = format!("log-in refused: {reason}");
-            (ApiError::unauthorized(message, BASIC_CHALLENGE), reason.to_owned())
+            // The reason is for the log: it would help somebody who guesses.
+            let answer = ApiError::unauthorized("authentication failed", BASIC_CHALLENGE);
+            (answer, reason.to_owned())
         }
         AuthenticationError::Throttled { retry_after } => {
             (ApiError::throttled(retry_after), "too many failed log-ins".to_owned())

@@ -14,10 +14,15 @@ use super::kubernetes::{Reviewed, TokenReviewer};
 use super::login::{KUBERNETES_USER, Login};
 use super::password::{Candidate, PasswordCheck, Verdict};
 use super::principal::Principal;
-use super::throttle::Throttle;
+use super::throttle::{Held, Throttle};
 use super::token::{self, Grants, Issued, Keyring, KeyringError, Refusal, Scene};
 use crate::config::Access;
 use crate::ops::Metrics;
+
+/// Longest wait of a log-in whose address has too many under way.
+const CROWD_WAIT_MAX: Duration = Duration::from_secs(5);
+/// Between two looks whether it has a place.
+const CROWD_PAUSE: Duration = Duration::from_millis(50);
 
 /// What is known about a request before anybody is believed.
 #[derive(Debug, Clone, Copy)]
@@ -57,6 +62,12 @@ pub enum AuthenticationError {
     /// Somebody else has to say, and does not.
     #[error("{0}")]
     Unavailable(String),
+}
+
+impl From<Held> for AuthenticationError {
+    fn from(held: Held) -> Self {
+        Self::Throttled { retry_after: held.retry_after() }
+    }
 }
 
 impl From<Refusal> for AuthenticationError {
@@ -268,10 +279,22 @@ impl Authenticator {
         {
             return Ok(principal.clone());
         }
-        let attempt = self
-            .throttle
-            .admit(remote, &login, Instant::now())
-            .map_err(|retry_after| AuthenticationError::Throttled { retry_after })?;
+        let began = Instant::now();
+        let attempt = loop {
+            match self.throttle.admit(remote, &login, Instant::now()) {
+                Ok(attempt) => break attempt,
+                // A client with many requests at once: the first of them makes the others cheap.
+                Err(Held::Crowded) if began.elapsed() < CROWD_WAIT_MAX => {
+                    tokio::time::sleep(CROWD_PAUSE).await;
+                }
+                Err(held) => return Err(held.into()),
+            }
+            if let Some((principal, _)) = &found
+                && self.passwords.remembers(&candidate)
+            {
+                return Ok(principal.clone());
+            }
+        };
         match (self.passwords.check(&candidate, attempt).await, found) {
             (Verdict::Right, Some((principal, _))) => Ok(principal),
             (Verdict::Busy(retry_after), _) => Err(AuthenticationError::Throttled { retry_after }),
@@ -289,10 +312,7 @@ impl Authenticator {
             Some(reviewed) => reviewed,
             None => {
                 // By address only: all service accounts share one name.
-                let attempt = self
-                    .throttle
-                    .admit_address(remote, Instant::now())
-                    .map_err(|retry_after| AuthenticationError::Throttled { retry_after })?;
+                let attempt = self.throttle.admit_address(remote, Instant::now())?;
                 let reviewed = reviewer.review(token).await;
                 match &reviewed {
                     Reviewed::Yes(_) => attempt.succeeded(),

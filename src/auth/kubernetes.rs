@@ -18,6 +18,8 @@ use crate::config::Kubernetes;
 const DEADLINE: Duration = Duration::from_secs(3);
 /// Questions to it at a time.
 const QUESTIONS_MAX: usize = 16;
+/// Log-ins that wait for one or for a place to ask; more are told to come again.
+const WAITING_MAX: usize = 64;
 /// Bytes of the longest token.
 const TOKEN_BYTES_MAX: usize = 12 * 1024;
 /// How long a yes is believed. A service account that is deleted goes on working for so long.
@@ -33,6 +35,7 @@ const TOLD_CHARS_MAX: usize = 300;
 pub struct TokenReviewer {
     reviews: Api<TokenReview>,
     audiences: Vec<String>,
+    waiting: Semaphore,
     asking: Semaphore,
     fingerprints: Fingerprints,
     answers: Cache<Fingerprint, Remembered>,
@@ -82,6 +85,7 @@ impl TokenReviewer {
         Ok(Some(Self {
             reviews: Api::all(client),
             audiences: settings.audiences.clone(),
+            waiting: Semaphore::new(WAITING_MAX),
             asking: Semaphore::new(QUESTIONS_MAX),
             fingerprints: Fingerprints::new(),
             answers: Cache::builder().max_capacity(ANSWERS_MAX).time_to_live(YES_FOR).build(),
@@ -102,6 +106,9 @@ impl TokenReviewer {
         if !looks_like_a_token(token) {
             return Reviewed::No("the password is no Kubernetes token");
         }
+        let Ok(_waiting) = self.waiting.try_acquire() else {
+            return Reviewed::Unknown("too many log-ins wait for the API server".to_owned());
+        };
         let asked = tokio::time::timeout(DEADLINE, async {
             // Closed never: it lives as long as this.
             let _place = self.asking.acquire().await;

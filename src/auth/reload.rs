@@ -2,10 +2,10 @@
 //!
 //! By content, not by time stamps or notifications: Kubernetes swaps symbolic links, editors write new
 //! files, network file systems notify nobody. A change counts when two looks in a row have seen it, since
-//! `htpasswd` writes into the file that is being read. What cannot be used changes nothing, and is told
-//! once.
+//! `htpasswd` writes into the file that is being read. What cannot be used changes nothing, is told once,
+//! and is tried again at every look: what was wrong may have been a third file.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,15 +29,28 @@ pub(super) struct Reload {
     metrics: Arc<Metrics>,
     /// What was seen by the last look.
     seen: Option<Content>,
-    /// What was last used, or found to be unusable.
-    judged: Option<Content>,
+    /// What was last used.
+    used: Option<Content>,
+    /// What could not be used, and why, as it was last told.
+    told: Option<(Content, String)>,
+    /// Where the configuration that was last read has its users, used or not.
+    htpasswd: Option<PathBuf>,
 }
 
 /// Both files, or why one cannot be read.
 #[derive(Clone, PartialEq, Eq)]
 struct Content {
     config: Option<Result<Vec<u8>, String>>,
+    htpasswd_path: Option<PathBuf>,
     htpasswd: Option<Result<String, String>>,
+}
+
+/// What came of a content.
+enum Applied {
+    Used,
+    /// The configuration names another htpasswd file than the one that was read with it; it is looked at
+    /// from the next look on.
+    ElsewhereNow,
 }
 
 impl Reload {
@@ -46,7 +59,8 @@ impl Reload {
         sources: Sources,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { control, sources, metrics, seen: None, judged: None }
+        let htpasswd = control.authenticator.access().htpasswd.clone();
+        Self { control, sources, metrics, seen: None, used: None, told: None, htpasswd }
     }
 
     pub(super) async fn run(mut self, stop: CancellationToken) {
@@ -67,25 +81,37 @@ impl Reload {
     fn look(&mut self) {
         let content = self.read();
         let settled = self.seen.as_ref() == Some(&content);
-        if settled && self.judged.as_ref() != Some(&content) {
-            if let Err(problem) = self.apply(&content) {
-                self.metrics.access_reload_failures.inc();
-                tracing::error!(error = problem, "access control goes on as it was");
+        if settled && self.used.as_ref() != Some(&content) {
+            match self.apply(&content) {
+                Ok(Applied::Used) => {
+                    self.used = Some(content.clone());
+                    self.told = None;
+                }
+                Ok(Applied::ElsewhereNow) => {}
+                Err(problem) => self.tell((content.clone(), problem)),
             }
-            self.judged = Some(content.clone());
         }
         self.seen = Some(content);
     }
 
+    /// Once for each content and what is wrong with it.
+    fn tell(&mut self, told: (Content, String)) {
+        if self.told.as_ref() != Some(&told) {
+            self.metrics.access_reload_failures.inc();
+            tracing::error!(error = told.1, "access control goes on as it was");
+        }
+        self.told = Some(told);
+    }
+
     fn read(&self) -> Content {
-        let path = self.control.authenticator.access().htpasswd.clone();
         Content {
             config: self.sources.file.as_deref().map(bytes_of),
-            htpasswd: path.as_deref().map(text_of),
+            htpasswd_path: self.htpasswd.clone(),
+            htpasswd: self.htpasswd.as_deref().map(text_of),
         }
     }
 
-    fn apply(&self, content: &Content) -> Result<(), String> {
+    fn apply(&mut self, content: &Content) -> Result<Applied, String> {
         let now = self.control.authenticator.access();
         let next = match &content.config {
             None => Access::clone(&now),
@@ -95,20 +121,17 @@ impl Reload {
                 Self::allowed_change(&now, loaded.access)?
             }
         };
-        let htpasswd: Option<String> = match &content.htpasswd {
-            // The path is another one now, so what was read is another file.
-            _ if next.htpasswd != now.htpasswd => {
-                next.htpasswd.as_deref().map(text_of).transpose()?
-            }
-            Some(read) => Some(read.clone()?),
-            None => None,
-        };
+        if next.htpasswd != content.htpasswd_path {
+            self.htpasswd = next.htpasswd;
+            return Ok(Applied::ElsewhereNow);
+        }
+        let htpasswd = content.htpasswd.clone().transpose()?;
         let accounts =
             Accounts::of(&next, htpasswd.as_deref()).map_err(|error| error.to_string())?;
         let rules = Rules::compile(&next.rules).map_err(|problems| problems.join("; "))?;
         let authenticator = &self.control.authenticator;
         if next == *now && accounts == *authenticator.accounts() {
-            return Ok(());
+            return Ok(Applied::Used);
         }
         let (users, robots) = accounts.count();
         tracing::info!(users, robots, rules = next.rules.len(), "access control reloaded");
@@ -116,7 +139,7 @@ impl Reload {
         authenticator.set_accounts(accounts);
         authenticator.set_access(next);
         self.control.rules.store(Arc::new(rules));
-        Ok(())
+        Ok(Applied::Used)
     }
 
     /// What of a new `[access]` can be used without a restart.

@@ -15,6 +15,9 @@ use super::login::Login;
 
 /// Failures that cost nothing: people mistype.
 pub(super) const FREE_FAILURES: u32 = 5;
+/// Failures and attempts under way of one address that is not slowed yet; who comes beyond waits for a
+/// place. Without it, all guesses of one burst would be free.
+const CROWD_MAX: u32 = 16;
 /// The first pause; each further failure doubles it.
 const PAUSE_FIRST: Duration = Duration::from_secs(1);
 /// The longest pause of an address.
@@ -25,7 +28,7 @@ pub(super) const USER_PAUSE_MAX: Duration = Duration::from_secs(5);
 const BUSY_PAUSE: Duration = Duration::from_secs(1);
 /// Addresses, and users, that are remembered.
 const RECORDS_MAX: u64 = 10_000;
-/// Failures are forgotten when nothing was tried for so long.
+/// Failures are forgotten when nothing has failed for so long.
 const FORGET_AFTER: Duration = Duration::from_secs(15 * 60);
 /// How long an address from which a user has logged in is not held up by what strangers tried with
 /// that user's name.
@@ -53,9 +56,29 @@ impl From<IpAddr> for Network {
     }
 }
 
+/// Why an attempt is not let through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Held {
+    /// Come again after so long.
+    Pause(Duration),
+    /// The address has too many attempts under way; a place may be free in a moment.
+    Crowded,
+}
+
+impl Held {
+    /// What to tell somebody who is not let in.
+    pub(super) fn retry_after(self) -> Duration {
+        match self {
+            Self::Pause(pause) => pause,
+            Self::Crowded => BUSY_PAUSE,
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Record {
     failures: u32,
+    last_failure: Option<Instant>,
     /// Attempts whose password is being checked now.
     in_flight: u32,
     next: Option<Instant>,
@@ -73,13 +96,13 @@ impl Throttle {
         remote: Option<IpAddr>,
         login: &Login,
         now: Instant,
-    ) -> Result<Attempt, Duration> {
+    ) -> Result<Attempt, Held> {
         let network = remote.map(Network::from);
         let known = network.map(|network| (login.clone(), network));
         let mut attempt = self.admit_address(remote, now)?;
         if !known.as_ref().is_some_and(|known| self.known.contains_key(known)) {
             let record = self.users.get_with(login.clone(), Default::default);
-            attempt.user = Some(Place::take(record, USER_PAUSE_MAX, now)?);
+            attempt.user = Some(Place::take(record, &USER, now)?);
         }
         attempt.known = known;
         Ok(attempt)
@@ -90,10 +113,10 @@ impl Throttle {
         &self,
         remote: Option<IpAddr>,
         now: Instant,
-    ) -> Result<Attempt, Duration> {
+    ) -> Result<Attempt, Held> {
         let address = remote.map(|remote| {
             let record = self.addresses.get_with(remote.into(), Default::default);
-            Place::take(record, ADDRESS_PAUSE_MAX, now)
+            Place::take(record, &ADDRESS, now)
         });
         let address = address.transpose()?;
         Ok(Attempt { address, user: None, known: None, remember: self.known.clone() })
@@ -153,32 +176,47 @@ struct Place {
     pause_max: Duration,
 }
 
+/// What a kind of record permits.
+struct Limits {
+    pause_max: Duration,
+    crowd_max: u32,
+}
+
+const ADDRESS: Limits = Limits { pause_max: ADDRESS_PAUSE_MAX, crowd_max: CROWD_MAX };
+/// Many machines may have one robot, and all begin at once.
+const USER: Limits = Limits { pause_max: USER_PAUSE_MAX, crowd_max: u32::MAX };
+
 impl Place {
-    fn take(
-        record: Arc<Mutex<Record>>,
-        pause_max: Duration,
-        now: Instant,
-    ) -> Result<Self, Duration> {
+    fn take(record: Arc<Mutex<Record>>, limits: &Limits, now: Instant) -> Result<Self, Held> {
         let mut guard = lock(&record);
+        // The cache forgets who is idle. Where others log in all the time, nobody ever is.
+        if guard.last_failure.is_some_and(|last| now.duration_since(last) >= FORGET_AFTER) {
+            guard.failures = 0;
+            guard.last_failure = None;
+            guard.next = None;
+        }
         if guard.failures >= FREE_FAILURES {
             let wait =
                 guard.next.map_or(Duration::ZERO, |next| next.saturating_duration_since(now));
             if !wait.is_zero() {
-                return Err(wait);
+                return Err(Held::Pause(wait));
             }
             // One at a time from now on, or a burst would be as good as waiting.
             if guard.in_flight > 0 {
-                return Err(BUSY_PAUSE);
+                return Err(Held::Pause(BUSY_PAUSE));
             }
+        } else if guard.failures.saturating_add(guard.in_flight) >= limits.crowd_max {
+            return Err(Held::Crowded);
         }
         guard.in_flight += 1;
         drop(guard);
-        Ok(Self { record, pause_max })
+        Ok(Self { record, pause_max: limits.pause_max })
     }
 
     fn failed(&self, now: Instant) {
         let mut record = lock(&self.record);
         record.failures = record.failures.saturating_add(1);
+        record.last_failure = Some(now);
         if let Some(beyond) = record.failures.checked_sub(FREE_FAILURES) {
             let pause = PAUSE_FIRST.saturating_mul(1 << beyond.min(16)).min(self.pause_max);
             record.next = Some(now + pause);
@@ -212,7 +250,8 @@ mod tests {
     }
 
     fn fail(throttle: &Throttle, from: &str, name: &str, now: Instant) -> Result<(), Duration> {
-        throttle.admit(address(from), &user(name), now).map(|attempt| attempt.failed(now))
+        let admitted = throttle.admit(address(from), &user(name), now);
+        admitted.map(|attempt| attempt.failed(now)).map_err(Held::retry_after)
     }
 
     #[test]
@@ -259,12 +298,12 @@ mod tests {
     fn strangers_do_not_hold_up_a_user_where_that_user_has_logged_in_before() {
         let throttle = Throttle::new();
         let now = Instant::now();
-        throttle.admit(address("203.0.113.1"), &user("alice"), now).unwrap().succeeded();
+        throttle.admit(address("203.0.113.1"), &user("alice"), now).ok().unwrap().succeeded();
         for host in 1..=FREE_FAILURES {
             fail(&throttle, &format!("198.51.100.{host}"), "alice", now).unwrap();
         }
         assert!(fail(&throttle, "198.51.100.9", "alice", now).is_err());
-        throttle.admit(address("203.0.113.1"), &user("alice"), now).unwrap().succeeded();
+        throttle.admit(address("203.0.113.1"), &user("alice"), now).ok().unwrap().succeeded();
     }
 
     #[test]
@@ -275,7 +314,7 @@ mod tests {
             fail(&throttle, "192.0.2.1", "alice", now).unwrap();
         }
         now += Duration::from_secs(1);
-        throttle.admit(address("192.0.2.1"), &user("alice"), now).unwrap().succeeded();
+        throttle.admit(address("192.0.2.1"), &user("alice"), now).ok().unwrap().succeeded();
         fail(&throttle, "192.0.2.2", "alice", now).unwrap();
         fail(&throttle, "192.0.2.1", "bob", now).unwrap();
         assert_eq!(fail(&throttle, "192.0.2.1", "bob", now), Err(Duration::from_secs(2)));
@@ -289,12 +328,50 @@ mod tests {
             fail(&throttle, "192.0.2.1", "alice", now).unwrap();
         }
         now += Duration::from_secs(1);
-        let first = throttle.admit(address("192.0.2.1"), &user("alice"), now).unwrap();
+        let first = throttle.admit(address("192.0.2.1"), &user("alice"), now).ok().unwrap();
         assert!(throttle.admit(address("192.0.2.1"), &user("alice"), now).is_err());
         assert!(throttle.admit(address("192.0.2.1"), &user("bob"), now).is_err());
         // Given up without an answer: the place is free again, and nothing was learnt.
         drop(first);
         assert!(throttle.admit(address("192.0.2.1"), &user("alice"), now).is_ok());
+    }
+
+    #[test]
+    fn a_first_burst_of_one_address_is_bounded_and_good_ones_make_place() {
+        let throttle = Throttle::new();
+        let now = Instant::now();
+        let admit = |from: &str| throttle.admit(address(from), &user("alice"), now);
+        let mut burst: Vec<Attempt> =
+            (0..CROWD_MAX).map(|_| admit("192.0.2.1").ok().unwrap()).collect();
+        assert_eq!(admit("192.0.2.1").err(), Some(Held::Crowded));
+        assert!(admit("192.0.2.2").is_ok());
+        burst.pop().unwrap().succeeded();
+        burst.push(admit("192.0.2.1").ok().unwrap());
+        for attempt in burst {
+            attempt.failed(now);
+        }
+        assert_eq!(fail(&throttle, "192.0.2.1", "bob", now), Err(ADDRESS_PAUSE_MAX));
+    }
+
+    #[test]
+    fn failures_fade_also_where_others_log_in_all_the_time() {
+        let throttle = Throttle::new();
+        let start = Instant::now();
+        for _ in 0..FREE_FAILURES {
+            fail(&throttle, "192.0.2.1", "alice", start).unwrap();
+        }
+        for minute in 1..15 {
+            let now = start + Duration::from_secs(60 * minute);
+            throttle.admit(address("192.0.2.1"), &user("bob"), now).ok().unwrap().succeeded();
+        }
+        let late = start + FORGET_AFTER - Duration::from_millis(1);
+        fail(&throttle, "192.0.2.1", "carol", late).unwrap();
+        assert_eq!(fail(&throttle, "192.0.2.1", "carol", late), Err(Duration::from_secs(2)));
+        let now = late + FORGET_AFTER;
+        for attempt in 0..FREE_FAILURES {
+            fail(&throttle, "192.0.2.1", &format!("u{attempt}"), now).unwrap();
+        }
+        assert!(fail(&throttle, "192.0.2.1", "x", now).is_err());
     }
 
     #[test]
@@ -318,7 +395,7 @@ mod tests {
         let now = Instant::now();
         for number in 0..3 * RECORDS_MAX {
             let remote = Some(IpAddr::from((number as u32).to_be_bytes()));
-            throttle.admit(remote, &user(&number.to_string()), now).unwrap().failed(now);
+            throttle.admit(remote, &user(&number.to_string()), now).ok().unwrap().failed(now);
         }
         throttle.addresses.run_pending_tasks();
         throttle.users.run_pending_tasks();

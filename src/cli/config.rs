@@ -17,7 +17,7 @@ pub(super) enum ConfigCommand {
 pub(super) fn run(command: &ConfigCommand) -> Result<(), Failure> {
     match command {
         ConfigCommand::Check(args) => {
-            let config = args.load()?;
+            let config = args.check()?;
             print::line(&format!(
                 "ok: replica {} of {}, data in {}",
                 config.node.name,

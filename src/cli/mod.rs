@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::auth::Accounts;
 use crate::config::{Config, Overrides, Sources};
 use crate::exit::{Exit, Failure, OrExit};
 
@@ -61,6 +62,13 @@ struct ConfigArgs {
 impl ConfigArgs {
     fn load(&self) -> Result<Config, Failure> {
         Ok(self.load_with_sources()?.0)
+    }
+
+    /// Also the htpasswd file that it names, as the start does.
+    fn check(&self) -> Result<Config, Failure> {
+        let config = self.load()?;
+        Accounts::load(&config.access).or_exit(Exit::Config)?;
+        Ok(config)
     }
 
     /// Also where it came from, to look there again.

@@ -9,6 +9,10 @@ use crate::auth::{Robots, Rules, Subject};
 const TOKEN_SECONDS_MAX: u64 = 24 * 3_600;
 /// A year. A key that is never replaced is one that somebody has by then.
 const ROTATION_HOURS_MAX: u64 = 366 * 24;
+/// Keys that are kept beside the one that signs.
+const TOKEN_KEYS_BEFORE: u64 = 7;
+/// Clocks differ, and keys are made a little early or late.
+const TOKEN_KEY_MARGIN_SECONDS: u64 = 600;
 /// Bytes of the longest service name.
 const SERVICE_BYTES_MAX: usize = 255;
 
@@ -140,6 +144,18 @@ fn check_tokens(access: &Access, problems: &mut Vec<String>) {
         if value == 0 || value > max {
             problems.push(format!("access.{name} is {value}; use 1 to {max}"));
         }
+    }
+    // The oldest of the keys goes when there is one more, whatever tokens it has signed.
+    let kept = access.token_key_rotation_hours.saturating_mul(TOKEN_KEYS_BEFORE * 3_600);
+    let rotates = access.token_key_rotation_hours > 0;
+    if rotates && access.token_seconds.saturating_add(TOKEN_KEY_MARGIN_SECONDS) > kept {
+        problems.push(format!(
+            "access.token_seconds is {}, longer than the key of a token is kept with \
+             access.token_key_rotation_hours = {}; use {} seconds at most, or more hours",
+            access.token_seconds,
+            access.token_key_rotation_hours,
+            kept - TOKEN_KEY_MARGIN_SECONDS
+        ));
     }
 }
 
@@ -276,6 +292,12 @@ mod tests {
                 "access.token_seconds is 0; use 1 to 86400",
                 "access.token_key_rotation_hours is 9000; use 1 to 8784",
             ]
+        );
+        assert_eq!(problems("token_seconds = 24600\ntoken_key_rotation_hours = 1"), [""; 0]);
+        assert_eq!(
+            problems("token_seconds = 24601\ntoken_key_rotation_hours = 1"),
+            ["access.token_seconds is 24601, longer than the key of a token is kept with \
+              access.token_key_rotation_hours = 1; use 24600 seconds at most, or more hours"]
         );
     }
 }

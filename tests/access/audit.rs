@@ -60,6 +60,7 @@ async fn every_write_is_a_line_and_no_read_is() {
     assert_eq!(put["digest"], manifest.to_string());
     assert_eq!(put["level"], "INFO");
     assert!(put["remote"].as_str().unwrap().starts_with("127.0.0.1:"), "{put}");
+    assert_eq!(lines[6]["reference"], format!("{layer} from team/app"));
     assert_eq!(lines[8]["request_id"], "r-4711");
 }
 

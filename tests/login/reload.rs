@@ -103,3 +103,20 @@ async fn rules_and_robots_of_the_configuration_change_without_a_restart() {
     replica.wait("the rule is gone", async || push().await.status == 403).await;
     assert_eq!(replica.log_in("robot:ci", "r0bot").await.status, 401);
 }
+
+#[tokio::test]
+async fn a_users_file_that_comes_after_the_configuration_that_names_it_is_used() {
+    let replica = Replica::start(Setup::default()).await;
+    let old = Setup::default().config(&replica.folder);
+    let (path, other) = (replica.folder.path("htpasswd"), replica.folder.path("users"));
+    let new = old.replace(&path.display().to_string(), &other.display().to_string());
+    assert_ne!(old, new);
+    replica.folder.replace("tercet.toml", &new);
+    replica.wait("a failure", async || replica.metric(FAILURES).await == 1).await;
+    assert_eq!(replica.log_in("alice", "wonderland").await.status, 200);
+    replica.folder.replace("users", &line("carol", "christmas"));
+    let in_use = async || replica.log_in("carol", "christmas").await.status == 200;
+    replica.wait("the file that came later", in_use).await;
+    assert_eq!(replica.log_in("alice", "wonderland").await.status, 401);
+    assert_eq!(replica.metric(FAILURES).await, 1);
+}

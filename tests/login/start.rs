@@ -11,6 +11,13 @@ fn refusal(change: impl FnOnce(&mut Setup)) -> String {
     let error = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(78), "{error}");
     assert!(!folder.path("data").join("identity.json").exists());
+    // Only the start knows whether Kubernetes can be asked.
+    if !setup.access.contains("[access.kubernetes]") {
+        let config = folder.path("tercet.toml");
+        let mut check = std::process::Command::new(env!("CARGO_BIN_EXE_tercet"));
+        let checked = check.args(["config", "check", "--config"]).arg(config).output().unwrap();
+        assert_eq!(checked.status.code(), Some(78), "{checked:?}");
+    }
     error
 }
 

@@ -78,7 +78,9 @@ async fn many_tokens_of_unknown_keys_do_not_keep_a_good_one_waiting() {
         async move { replica.log_in_with(&token).await.status }
     });
     let statuses = futures_util::future::join_all(junk).await;
-    assert!(statuses.iter().all(|status| *status == 401), "{statuses:?}");
+    // Few are looked for at a time; the others are told to come again, not that they are wrong.
+    assert!(statuses.iter().all(|status| [401, 503].contains(&status.as_u16())), "{statuses:?}");
+    assert!(statuses.iter().any(|status| *status == 401), "{statuses:?}");
     assert_eq!(replica.log_in_with(&good).await.status, 200);
     assert!(began.elapsed() < HANG);
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use moka::sync::Cache;
-use tercet_raft::Consensus;
+use tercet_raft::{Consensus, Freshness};
 use tercet_storage::TokenKey;
 use tokio::sync::{Mutex, Semaphore};
 
@@ -54,17 +54,19 @@ impl Keyring {
         if self.unknown.contains_key(id) {
             return Ok(None);
         }
-        let barrier = async || {
-            self.consensus.read_barrier().await;
-        };
-        if self.looks.share(barrier).await == Look::Refused {
-            return Ok(None);
+        let look = self.looks.share(async || self.consensus.read_barrier().await).await;
+        if let Some(key) = self.local(id)? {
+            return Ok(Some(key));
         }
-        let found = self.local(id)?;
-        if found.is_none() {
-            self.unknown.insert(id.to_owned(), ());
+        match look {
+            Look::Taken(Freshness::Fresh) => {
+                self.unknown.insert(id.to_owned(), ());
+                Ok(None)
+            }
+            // It may exist all the same.
+            Look::Taken(Freshness::Stale) => Err(KeyringError::NoLeader),
+            Look::Refused => Err(KeyringError::Busy),
         }
-        Ok(found)
     }
 
     fn local(&self, id: &str) -> Result<Option<TokenKey>, KeyringError> {
@@ -76,27 +78,36 @@ impl Keyring {
         let read = self.consensus.read(|meta| meta.token_keys());
         read.map_err(|error| error.to_string())
             .and_then(|keys| keys.map_err(|error| error.to_string()))
-            .map_err(KeyringError)
+            .map_err(KeyringError::Unreadable)
     }
 }
 
-/// The keys cannot be read: the state database is going away under a snapshot, or is damaged.
+/// Why nobody knows whether a key exists.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot read the keys of tokens: {0}")]
-pub(in crate::auth) struct KeyringError(String);
+pub(in crate::auth) enum KeyringError {
+    /// The state database is going away under a snapshot, or is damaged.
+    #[error("cannot read the keys of tokens: {0}")]
+    Unreadable(String),
+    /// Another replica may have made it.
+    #[error("no leader says whether the key of this token exists; try again")]
+    NoLeader,
+    /// Too many tokens with unknown keys are being looked at.
+    #[error("too many tokens with unknown keys are being looked at; try again")]
+    Busy,
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Look {
-    /// A barrier was passed that began after the question.
-    Taken,
+    /// One was taken that began after the question.
+    Taken(Freshness),
     /// Too many ask.
     Refused,
 }
 
 /// Lets many askers share few looks.
 struct Looks {
-    /// When the last one began.
-    last: Mutex<Option<Instant>>,
+    /// When the last one that ended began, and what came of it.
+    last: Mutex<Option<(Instant, Freshness)>>,
     waiting: Semaphore,
 }
 
@@ -105,19 +116,21 @@ impl Looks {
         Self { last: Mutex::new(None), waiting: Semaphore::new(WAITING_MAX) }
     }
 
-    async fn share(&self, look: impl AsyncFnOnce()) -> Look {
+    async fn share(&self, look: impl AsyncFnOnce() -> Freshness) -> Look {
         let arrived = Instant::now();
         let Ok(_place) = self.waiting.try_acquire() else { return Look::Refused };
         let mut last = self.last.lock().await;
-        if let Some(began) = *last {
+        if let Some((began, freshness)) = *last {
             if began >= arrived {
-                return Look::Taken;
+                return Look::Taken(freshness);
             }
             tokio::time::sleep(ASK_PAUSE.saturating_sub(began.elapsed())).await;
         }
-        *last = Some(Instant::now());
-        look().await;
-        Look::Taken
+        let began = Instant::now();
+        let freshness = look().await;
+        // Not before: an asker who goes away in the middle has looked at nothing for the others.
+        *last = Some((began, freshness));
+        Look::Taken(freshness)
     }
 }
 
@@ -135,14 +148,48 @@ mod tests {
             looks.share(async || {
                 asked.fetch_add(1, Ordering::Relaxed);
                 tokio::task::yield_now().await;
+                Freshness::Fresh
             })
         };
         let answers = futures_util::future::join_all((0..10 * WAITING_MAX).map(|_| ask())).await;
-        let taken = answers.iter().filter(|answer| **answer == Look::Taken).count();
+        let taken =
+            answers.iter().filter(|answer| **answer == Look::Taken(Freshness::Fresh)).count();
         assert_eq!(taken, WAITING_MAX);
         // One for who came first, and at most one for all who came while it was under way.
         assert!((1..=2).contains(&asked.load(Ordering::Relaxed)), "{asked:?}");
-        assert_eq!(ask().await, Look::Taken);
+        assert_eq!(ask().await, Look::Taken(Freshness::Fresh));
         assert!(asked.load(Ordering::Relaxed) <= 3, "{asked:?}");
+    }
+
+    #[tokio::test]
+    async fn an_asker_who_goes_away_has_looked_for_nobody() {
+        let looks = Looks::new();
+        let began = tokio::sync::Notify::new();
+        let gone = looks.share(async || {
+            began.notify_one();
+            std::future::pending().await
+        });
+        let waiting = looks.share(async || Freshness::Fresh);
+        let (mut gone, mut waiting) = (Box::pin(gone), Box::pin(waiting));
+        assert!(futures_util::poll!(&mut gone).is_pending());
+        began.notified().await;
+        assert!(futures_util::poll!(&mut waiting).is_pending());
+        drop(gone);
+        assert_eq!(waiting.await, Look::Taken(Freshness::Fresh));
+    }
+
+    #[tokio::test]
+    async fn who_shares_a_look_without_a_leader_hears_of_that() {
+        let (looks, asked) = (Looks::new(), AtomicUsize::new(0));
+        let ask = || {
+            looks.share(async || {
+                asked.fetch_add(1, Ordering::Relaxed);
+                tokio::task::yield_now().await;
+                Freshness::Stale
+            })
+        };
+        let answers = futures_util::future::join_all((0..WAITING_MAX).map(|_| ask())).await;
+        assert!(answers.iter().all(|answer| *answer == Look::Taken(Freshness::Stale)));
+        assert!(asked.load(Ordering::Relaxed) <= 2, "{asked:?}");
     }
 }
