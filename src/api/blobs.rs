@@ -44,7 +44,7 @@ pub(super) async fn get(
     }
     let wanted = wanted(method, request, &etag, size);
     if wanted == Wanted::Unsatisfiable {
-        return Err(unsatisfiable(size));
+        return Err(unsatisfiable(size, response.headers()));
     }
     let served = core.metrics.blob_bytes_served.clone();
     let (content_type, length, body) = match wanted {
@@ -73,10 +73,13 @@ pub(super) async fn get(
     Ok(response)
 }
 
-fn unsatisfiable(size: u64) -> ApiError {
+/// `416` with what the answer says about the blob so far, also that it may be stale.
+fn unsatisfiable(size: u64, said: &HeaderMap) -> ApiError {
     let message = format!("the blob has {size} bytes");
-    ApiError::new(StatusCode::RANGE_NOT_SATISFIABLE, OciCode::RangeInvalid, message)
-        .with_header(CONTENT_RANGE, value(&format!("bytes */{size}")))
+    let refused = ApiError::new(StatusCode::RANGE_NOT_SATISFIABLE, OciCode::RangeInvalid, message)
+        .with_header(CONTENT_RANGE, value(&format!("bytes */{size}")));
+    said.iter()
+        .fold(refused, |refused, (name, value)| refused.with_header(name.clone(), value.clone()))
 }
 
 /// `Range` counts on GET only (RFC 9110 section 14.2), and under `If-Range` only for the same entity
@@ -103,4 +106,25 @@ pub(super) async fn delete(
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::ACCEPTED;
     Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+    use super::*;
+    use axum::http::header::WARNING;
+    use axum::response::IntoResponse;
+    use tercet_raft::Freshness;
+
+    #[test]
+    fn a_stale_416_says_that_it_is_stale() {
+        let mut said = HeaderMap::new();
+        said.insert(ETAG, HeaderValue::from_static("\"tag\""));
+        header::mark(&mut said, Freshness::Stale);
+        let answer = unsatisfiable(7, &said).into_response();
+        assert_eq!(answer.status(), StatusCode::RANGE_NOT_SATISFIABLE);
+        assert_eq!(answer.headers()[WARNING], said[WARNING]);
+        assert_eq!(answer.headers()[ETAG], said[ETAG]);
+        assert_eq!(answer.headers()[CONTENT_RANGE], "bytes */7");
+    }
 }

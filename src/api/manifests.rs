@@ -62,6 +62,10 @@ pub(super) async fn put(
     let tags = tags(query)?;
     let tags_in_query = !tags.is_empty();
     let precondition = precondition(request.headers())?;
+    if precondition == Precondition::Exists && names_several_tags(&reference, &tags) {
+        let message = "If-Match: * is for one tag: of several, name the digest that all have";
+        return Err(ApiError::invalid(OciCode::Unsupported, message));
+    }
     let (parts, body) = request.into_parts();
     let content_type = header::text(&parts.headers, &CONTENT_TYPE)
         .map(|text| text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
@@ -108,7 +112,12 @@ pub(super) async fn delete(
     core: &Arc<Core>,
     repository: &RepositoryName,
     reference: &Reference,
+    request: &HeaderMap,
 ) -> Result<Response, ApiError> {
+    if request.contains_key(IF_MATCH) || request.contains_key(IF_NONE_MATCH) {
+        let message = "a delete takes neither If-Match nor If-None-Match";
+        return Err(ApiError::invalid(OciCode::Unsupported, message));
+    }
     match reference {
         Reference::Tag(tag) => registry::delete_tag(core, repository, tag).await?,
         Reference::Digest(digest) => registry::delete_manifest(core, repository, digest).await?,
@@ -131,10 +140,23 @@ fn tags(query: &Query) -> Result<Vec<Tag>, ApiError> {
     Ok(tags)
 }
 
+fn names_several_tags(reference: &Reference, tags: &[Tag]) -> bool {
+    let first = match reference {
+        Reference::Tag(tag) => Some(tag),
+        Reference::Digest(_) => tags.first(),
+    };
+    tags.iter().any(|tag| Some(tag) != first)
+}
+
 /// Reads `If-Match` and `If-None-Match` (RFC 9110 section 13.1). They speak of the tags of the push, or
 /// of the manifest itself when there are none; the entity tag is the digest.
 fn precondition(headers: &HeaderMap) -> Result<Precondition, ApiError> {
     let refused = |message: &str| Err(ApiError::invalid(OciCode::Unsupported, message));
+    for name in [IF_MATCH, IF_NONE_MATCH] {
+        if headers.get_all(&name).iter().count() > 1 {
+            return refused("a push takes one line of If-Match or If-None-Match");
+        }
+    }
     let precondition = match (headers.get(IF_MATCH), headers.get(IF_NONE_MATCH)) {
         (None, None) => return Ok(Precondition::None),
         (Some(_), Some(_)) => return refused("If-Match and If-None-Match exclude each other"),
@@ -183,6 +205,27 @@ mod tests {
             (IF_MATCH, format!("\"{digest}\", \"{digest}\"")),
         ] {
             assert_eq!(read(&[(name, text)]).unwrap_err().status.as_u16(), 400);
+        }
+        for name in [IF_MATCH, IF_NONE_MATCH] {
+            let two = [(name.clone(), "*".to_owned()), (name, "*".to_owned())];
+            assert_eq!(read(&two).unwrap_err().status.as_u16(), 400);
+        }
+    }
+
+    #[test]
+    fn several_tags_are_told_from_one_that_is_repeated() {
+        let digest = Reference::Digest(Digest::of(Algorithm::Sha256, b"x"));
+        let [a, b] = ["a", "b"].map(|text| text.parse::<Tag>().unwrap());
+        let tag = Reference::Tag(a.clone());
+        for (reference, tags, several) in [
+            (&tag, vec![], false),
+            (&tag, vec![a.clone()], false),
+            (&tag, vec![b.clone()], true),
+            (&digest, vec![], false),
+            (&digest, vec![b.clone(), b.clone()], false),
+            (&digest, vec![a, b], true),
+        ] {
+            assert_eq!(names_several_tags(reference, &tags), several, "{reference:?} {tags:?}");
         }
     }
 

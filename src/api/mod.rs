@@ -138,7 +138,7 @@ async fn serve(
             manifests::put(core, name, reference, query, request).await
         }
         (Route::Manifest(name, reference), Method::DELETE) => {
-            manifests::delete(core, &name, &reference).await
+            manifests::delete(core, &name, &reference, request.headers()).await
         }
         (Route::Uploads(name), Method::POST) => {
             uploads::begin(core, rights, &name, query, request).await

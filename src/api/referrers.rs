@@ -52,7 +52,7 @@ pub(super) async fn list(
     if let Some(last) = &found.value.next_after {
         let path = format!("/v2/{repository}/referrers/{subject}");
         let filter = artifact_type.map(|wanted| (ARTIFACT_TYPE, wanted));
-        headers.insert(LINK, value(&next_link(&path, None, &last.digest.to_string(), filter)));
+        headers.insert(LINK, value(&next_link(&path, None, &last.to_string(), filter)));
     }
     header::mark(headers, found.freshness);
     Ok(response)

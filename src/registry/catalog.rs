@@ -11,7 +11,7 @@ use crate::auth::{Pullable, Rights};
 use crate::core::Core;
 
 /// Names that one request looks at, those that are left out of the answer included.
-const SCANNED_MAX: usize = 100_000;
+const SCANNED_MAX: usize = 20_000;
 /// Names that are read at a time: a page of them, within bounds.
 const BATCH_MIN: usize = 100;
 const BATCH_MAX: usize = 1_000;

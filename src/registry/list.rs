@@ -45,8 +45,10 @@ pub(crate) async fn list_tags(
 
 /// Records that one request for referrers looks at; what is behind them is the next page's.
 const REFERRERS_SCANNED_MAX: usize = 4_096;
-/// Records that are read at a time.
-const REFERRERS_BATCH: usize = 64;
+/// Bytes of records after which no further one is looked at: annotations may be megabytes.
+const REFERRERS_SCANNED_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Records that are read at a time. Each may be as large as a manifest.
+const REFERRERS_BATCH: usize = 4;
 
 /// Which referrers are asked for.
 #[derive(Debug)]
@@ -63,17 +65,25 @@ pub(crate) struct ReferrerQuery<'a> {
     pub(crate) bytes_max: usize,
 }
 
+/// A page of descriptors.
+#[derive(Debug)]
+pub(crate) struct ReferrerPage {
+    /// By digest; none if the filter lets none of those through that were looked at.
+    pub(crate) entries: Vec<Descriptor>,
+    /// The referrer, listed or not, after which the next page begins; `None` at the end.
+    pub(crate) next_after: Option<Digest>,
+}
+
 /// Descriptors of the manifests whose `subject` is the one asked for. A repository or a subject that
 /// does not exist has none (spec: never `404`).
 pub(crate) async fn list_referrers(
     core: &Core,
     query: &ReferrerQuery<'_>,
-) -> Result<Current<ListPage<Descriptor>>, RegistryError> {
+) -> Result<Current<ReferrerPage>, RegistryError> {
     read(core, |meta| {
-        let mut page = ReferrerPage { kept: Vec::new(), bytes_left: query.bytes_max };
+        let mut page = Kept { entries: Vec::new(), bytes_left: query.bytes_max };
         let mut after = query.after.clone();
-        let mut last_seen: Option<Descriptor> = None;
-        let mut scanned = 0;
+        let (mut scanned, mut scanned_bytes) = (0, 0);
         loop {
             let batch =
                 meta.referrers(query.repository, query.subject, after.as_ref(), REFERRERS_BATCH)?;
@@ -83,34 +93,43 @@ pub(crate) async fn list_referrers(
                 let wanted = query
                     .artifact_type
                     .is_none_or(|wanted| descriptor.artifact_type.as_deref() == Some(wanted));
-                if scanned == REFERRERS_SCANNED_MAX || (wanted && !page.has_room_for(&descriptor)) {
-                    return Ok(ListPage { entries: page.kept, next_after: last_seen });
+                let scanned_enough = scanned == REFERRERS_SCANNED_MAX
+                    || scanned_bytes >= REFERRERS_SCANNED_BYTES_MAX;
+                if scanned_enough || (wanted && !page.has_room_for(&descriptor)) {
+                    return Ok(ReferrerPage { entries: page.entries, next_after: after });
                 }
                 scanned += 1;
+                scanned_bytes += text_bytes(&descriptor);
                 after = Some(descriptor.digest.clone());
-                last_seen = Some(descriptor.clone());
                 if wanted {
-                    page.kept.push(descriptor);
+                    page.entries.push(descriptor);
                 }
             }
             if batch_is_last {
-                return Ok(ListPage { entries: page.kept, next_after: None });
+                return Ok(ReferrerPage { entries: page.entries, next_after: None });
             }
         }
     })
     .await
 }
 
-struct ReferrerPage {
-    kept: Vec<Descriptor>,
+/// What of a descriptor can be long.
+fn text_bytes(descriptor: &Descriptor) -> usize {
+    let annotations = descriptor.annotations.iter().map(|(key, value)| key.len() + value.len());
+    let artifact_type = descriptor.artifact_type.as_ref().map_or(0, String::len);
+    descriptor.media_type.len() + artifact_type + annotations.sum::<usize>()
+}
+
+struct Kept {
+    entries: Vec<Descriptor>,
     bytes_left: usize,
 }
 
-impl ReferrerPage {
+impl Kept {
     /// The first always has room: a page without entries would lead nowhere.
     fn has_room_for(&mut self, descriptor: &Descriptor) -> bool {
         let bytes = serde_json::to_vec(descriptor).map_or(usize::MAX, |json| json.len() + 1);
-        if bytes > self.bytes_left && !self.kept.is_empty() {
+        if bytes > self.bytes_left && !self.entries.is_empty() {
             return false;
         }
         self.bytes_left = self.bytes_left.saturating_sub(bytes);

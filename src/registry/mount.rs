@@ -8,7 +8,7 @@ use super::read::{read, writable};
 use crate::core::Core;
 
 /// Repositories that one search for a blob looks at.
-const SEARCHED_MAX: usize = 4_096;
+const SEARCHED_MAX: usize = 512;
 /// Repositories that are read at a time.
 const SEARCH_BATCH: usize = 256;
 

@@ -85,13 +85,15 @@ pub(crate) async fn push_manifest(
     if let Outcome::MissingReferences(missing) = &outcome
         && sparse::accepts(core.config.registry.sparse_manifests, &summary, missing)
     {
-        tracing::info!(
-            repository = %push.repository, %digest, missing = missing.len(),
-            "a manifest was pushed without all that it names"
-        );
         absent.clone_from(missing);
         let part = command(AbsentReferences::Allowed(absent.clone()), push.bytes);
         outcome = core.consensus.propose(part).await?;
+        if matches!(outcome, Outcome::Done) {
+            tracing::info!(
+                repository = %push.repository, %digest, missing = absent.len(),
+                "a manifest was pushed without all that it names"
+            );
+        }
     }
     let repository = push.repository;
     match outcome {

@@ -55,9 +55,20 @@ async fn keep(core: Weak<Core>, consensus: Consensus) {
 async fn reconcile(core: &Core) -> Result<(), RegistryError> {
     // The file as it was last read: it is read again when it changes.
     let access = &core.access.authenticator.access();
+    // The rules do not wait for a key that cannot be made, nor the other way round.
+    let keys = reconcile_keys(core, access).await;
+    let rules = reconcile_rules(core, access).await;
+    keys.and(rules)
+}
+
+async fn reconcile_keys(core: &Core, access: &Access) -> Result<(), RegistryError> {
     if look(core, |meta| meta.token_keys())?.last().is_none_or(|newest| is_due(newest, access)) {
         rotate(core, access).await?;
     }
+    Ok(())
+}
+
+async fn reconcile_rules(core: &Core, access: &Access) -> Result<(), RegistryError> {
     if look(core, |meta| meta.immutable_tags())? != access.immutable_tag_rules() {
         set_rules(core, access).await?;
     }

@@ -244,6 +244,19 @@ async fn a_tag_is_compared_and_swapped() {
         put(&new, "if-match", created.header("etag").into()).await.status,
         StatusCode::CREATED
     );
+    // What cannot be judged is refused, not ignored.
+    let body = || Body::from(old.to_string());
+    let kind = ("content-type", OCI_MANIFEST);
+    let (any, etag) = (("if-match", "*"), ("if-match", created.header("etag")));
+    let several =
+        replica.send("PUT", "/v2/a/manifests/v1?tag=v2", &[kind, any], body()).await.refused();
+    assert_eq!(several, (400, "UNSUPPORTED".to_owned()));
+    let two = replica.send("PUT", "/v2/a/manifests/v1", &[kind, etag, any], body()).await;
+    assert_eq!(two.refused(), (400, "UNSUPPORTED".to_owned()));
+    assert_eq!(replica.get("/v2/a/manifests/v2").await.status, StatusCode::NOT_FOUND);
+    let deleted = replica.send("DELETE", "/v2/a/manifests/v1", &[etag], Body::empty()).await;
+    assert_eq!(deleted.refused(), (400, "UNSUPPORTED".to_owned()));
+    assert_eq!(replica.get("/v2/a/manifests/v1").await.status, StatusCode::OK);
     replica.consensus.shutdown().await;
 }
 

@@ -57,6 +57,8 @@ async fn single_and_suffix_ranges() {
         let answer = get(&replica, &path, &[("range", range)]).await;
         assert_eq!(answer.refused(), (416, "RANGE_INVALID".to_owned()), "{range}");
         assert_eq!(answer.header("content-range"), "bytes */2048");
+        let digest = answer.header("docker-content-digest");
+        assert_eq!(answer.header("etag"), format!("\"{digest}\""));
     }
     // A range is for GET only.
     let head = replica.send("HEAD", &path, &[("range", "bytes=0-0")], Body::empty()).await;

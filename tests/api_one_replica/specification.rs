@@ -412,6 +412,49 @@ async fn referrers_are_listed_filtered_and_forgotten() {
     replica.consensus.shutdown().await;
 }
 
+/// The pages of a list of referrers: the digests on each.
+async fn pages(replica: &Replica, path: &str) -> Vec<Vec<String>> {
+    let (mut pages, mut next) = (Vec::new(), Some(path.to_owned()));
+    while let Some(path) = next {
+        let page = replica.get(&path).await;
+        assert_eq!(page.status, StatusCode::OK);
+        let link = page.headers.get("link").map(|link| link.to_str().unwrap().to_owned());
+        next = link.map(|link| link[1..link.find('>').unwrap()].to_owned());
+        let listed = page.json()["manifests"].as_array().unwrap().clone();
+        pages.push(listed.iter().map(|one| one["digest"].as_str().unwrap().to_owned()).collect());
+    }
+    pages
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn referrers_of_megabytes_come_in_pages_and_bound_a_search() {
+    let replica = replica().await;
+    let config = replica.push_blob("a", b"{}").await;
+    let subject = image(&config, &config, 2);
+    let mut pushed = Vec::new();
+    for number in 0..9 {
+        let mut artifact = image(&config, &config, 2);
+        artifact["subject"] = child(&subject);
+        artifact["artifactType"] = json!(ARTIFACT);
+        artifact["annotations"] = json!({ "n": format!("{number}"), "text": "x".repeat(3 << 20) });
+        let digest = digest_of(&artifact).to_string();
+        put_ok(&replica, &digest, OCI_MANIFEST, &artifact).await;
+        pushed.push(digest);
+    }
+    pushed.sort_unstable();
+    let path = format!("/v2/a/referrers/{}", digest_of(&subject));
+    for path in [path.clone(), format!("{path}?artifactType={ARTIFACT}")] {
+        let pages = pages(&replica, &path).await;
+        // Two of them are more than a client can be expected to take at once.
+        assert_eq!(pages.len(), 9);
+        assert_eq!(pages.concat(), pushed);
+    }
+    // Six of three megabytes are all that one request looks at.
+    let none: Vec<String> = Vec::new();
+    assert_eq!(pages(&replica, &format!("{path}?artifactType=other")).await, [none.clone(), none]);
+    replica.consensus.shutdown().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn deletes_are_seen_at_once() {
     let replica = replica().await;

@@ -118,10 +118,7 @@ impl Replica {
 
     /// The certificate that a new connection to the registry is shown.
     pub(crate) async fn shown_to(&self, authority: &Authority) -> Option<Vec<u8>> {
-        let config = authority.client(&[&rustls::version::TLS13], None);
-        let stream = connect(&self.registry, config).await.ok()?;
-        let (_, session) = stream.get_ref();
-        Some(session.peer_certificates()?.first()?.to_vec())
+        shown_at(&self.registry, authority).await
     }
 
     /// Closes its standard input and waits for the end.
@@ -157,6 +154,14 @@ pub(crate) async fn connect(
     let stream = TcpStream::connect(address).await?;
     let name = ServerName::try_from("localhost").unwrap();
     TlsConnector::from(Arc::new(config)).connect(name, stream).await
+}
+
+/// The certificate that a new connection to an address of this machine is shown.
+pub(crate) async fn shown_at(address: &str, authority: &Authority) -> Option<Vec<u8>> {
+    let config = authority.client(&[&rustls::version::TLS13], None);
+    let stream = connect(address, config).await.ok()?;
+    let (_, session) = stream.get_ref();
+    Some(session.peer_certificates()?.first()?.to_vec())
 }
 
 /// The first certificate of a chain, as a connection shows it.

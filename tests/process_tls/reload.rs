@@ -3,7 +3,7 @@
 use tercet_storage::{Algorithm, Digest};
 
 use crate::authority::Authority;
-use crate::process::{Replica, content, first_of};
+use crate::process::{Replica, content, first_of, shown_at, value_of};
 use crate::until;
 
 const RELOADS: &str = "tercet_tls_reloads_total{listener=\"registry\"}";
@@ -63,6 +63,33 @@ async fn a_download_in_flight_outlives_a_new_certificate() {
     }
     assert_eq!(replica.metric(RELOADS).await, Some(1.0));
     assert_eq!(replica.metric(FAILURES).await, Some(0.0));
+}
+
+#[tokio::test]
+async fn every_listener_takes_a_new_certificate() {
+    let (first, second) = (Authority::new(), Authority::new());
+    let mut replica = Replica::new();
+    let listeners = ["registry", "ops", "webhook"];
+    let old = first.issue("all");
+    old.write(replica.dir.path());
+    replica.start(&listeners.map(|listener| replica.tls_section(listener)).concat());
+    let addresses = [&replica.registry, &replica.ops, &replica.webhook];
+    for address in addresses {
+        let shown = until(address, async || shown_at(address, &first).await).await;
+        assert_eq!(shown, first_of(&old), "{address}");
+    }
+    let new = second.issue("all");
+    new.write(replica.dir.path());
+    for address in addresses {
+        let shown = until(address, async || shown_at(address, &second).await).await;
+        assert_eq!(shown, first_of(&new), "{address}");
+    }
+    let url = format!("https://{}/metrics", replica.ops);
+    let metrics = second.http(None).get(url).send().await.unwrap().text().await.unwrap();
+    for listener in listeners {
+        let reloads = format!("tercet_tls_reloads_total{{listener=\"{listener}\"}}");
+        assert_eq!(value_of(&metrics, &reloads), Some(1.0), "{listener}");
+    }
 }
 
 #[tokio::test]
