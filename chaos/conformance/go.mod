@@ -1,7 +1,8 @@
-// The OCI conformance suite for version 1.1 of the distribution specification, pinned for the tests.
-// chaos/setup.sh builds its test program from here: the module proxy serves this version's files without
-// its .info, so `go install …@VERSION` has nothing to resolve, and the hash in this folder's go.sum is
-// what is checked.
+// The OCI conformance suite for version 1.1 of the distribution specification, pinned for the tests: the commit
+// of 2026-04-13 on the specification's main branch, the last before the suite was redesigned.
+// chaos/setup.sh builds its test program from here. `go install …@VERSION` would make no test program, and
+// resolves nothing where the module proxy does not serve this version's .info; the hash in this folder's
+// go.sum is what is checked.
 module tercet.invalid/chaos/conformance
 
 go 1.25.0

@@ -1,5 +1,6 @@
-// The oras command line tool, pinned for the tests. chaos/setup.sh builds it from here: the checksum
-// database does not know the module oras.land/oras, so the hash in this folder's go.sum is what is checked.
+// The oras command line tool, pinned for the tests. chaos/setup.sh builds it from here: where the
+// checksum database does not serve the module oras.land/oras, `go install` refuses it; the hash in this folder's
+// go.sum is what is checked.
 // A new version: GONOSUMDB=oras.land/oras go get -tool oras.land/oras/cmd/oras@VERSION
 module tercet.invalid/chaos/oras
 

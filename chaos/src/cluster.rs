@@ -74,12 +74,12 @@ impl Cluster {
     pub async fn prepare(options: ClusterOptions) -> Result<Self> {
         let turn = Turn::take(options.share).await?;
         let binary = Binary::locate()?;
-        let ports = PortBlock::reserve()?;
-        let scratch = Scratch::new()?;
         let address = match options.place {
             Place::Loopback => IpAddr::V4(Ipv4Addr::LOCALHOST),
             Place::Network => network_address()?,
         };
+        let ports = PortBlock::reserve_on(address)?;
+        let scratch = Scratch::new()?;
         let mut replicas = Vec::new();
         for number in 0..options.replicas {
             replicas.push(make_replica(&scratch, &ports, number, address, &options)?);

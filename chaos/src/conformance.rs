@@ -47,7 +47,10 @@ const SWITCHES: [&str; 31] = [
     "DATA_SHA512",
 ];
 
-/// Cases of the released suite that stand for another registry's answer: of each pair one is skipped.
+/// The versions of the specification that the suite of the main branch is run for.
+const MAIN_VERSIONS: [&str; 2] = ["1.1", "dev"];
+
+/// Cases of the older suite that stand for another registry's answer: of each pair one is skipped.
 const ALTERNATIVES: [&str; 4] = [
     "Get tag name from environment",
     "Cross-mounting of nonexistent blob should yield session id",
@@ -64,8 +67,8 @@ pub struct Conformance {
 
 #[derive(Clone, Debug)]
 enum Kind {
-    /// Of version 1.1 as it was released, pinned in `chaos/conformance`.
-    Released,
+    /// The last one before its redesign, for version 1.1, pinned in `chaos/conformance`.
+    Older,
     /// Of the specification's main branch, for a version of it.
     Main(&'static str),
 }
@@ -80,17 +83,21 @@ pub struct Report {
 }
 
 impl Conformance {
-    /// The suite as it was released with version 1.1. `None`, with a printed reason, where there is no Go.
-    pub fn released() -> Result<Option<Self>> {
-        let program = Tool::find_go_built("oci-conformance-1.1")?;
-        Ok(program.map(|program| Self { program, kind: Kind::Released }))
-    }
-
-    /// The suite of the specification's main branch, for `1.1` or `dev`. `None`, with a printed reason, where
-    /// it was not to be had.
-    pub fn main_branch(version: &'static str) -> Result<Option<Self>> {
-        let program = Tool::find_go_built("oci-conformance")?;
-        Ok(program.map(|program| Self { program, kind: Kind::Main(version) }))
+    /// All that this machine has: the older suite wherever there is Go, and the one of the specification's
+    /// main branch for each version, where it could be had. Says what is missing and why.
+    pub fn find_all() -> Result<Vec<Self>> {
+        let older = Tool::find_go_built("oci-conformance-1.1")?;
+        let main = Tool::find_go_built("oci-conformance")?;
+        ensure!(
+            older.is_some() || main.is_none(),
+            "only the suite of the main branch is there: run chaos/setup.sh, which builds the older one"
+        );
+        let older = older.map(|program| Self { program, kind: Kind::Older });
+        let main = main.iter().flat_map(|program| {
+            MAIN_VERSIONS
+                .map(|version| Self { program: program.clone(), kind: Kind::Main(version) })
+        });
+        Ok(older.into_iter().chain(main).collect())
     }
 
     /// Runs everything that the suite has against the registry at this `host:port`, in repositories that
@@ -101,7 +108,7 @@ impl Conformance {
         create_dir(&results)?;
         let program = self.program.clone().at_home(folder.path());
         let program = match self.kind {
-            Kind::Released => released(program, host, prefix, &results),
+            Kind::Older => older(program, host, prefix, &results),
             Kind::Main(version) => main_branch(program, host, prefix, version, &results),
         };
         // A suite that found something ends with an error; what it found is in its results.
@@ -124,7 +131,7 @@ impl Conformance {
 impl fmt::Display for Conformance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind {
-            Kind::Released => f.write_str("suite of version 1.1"),
+            Kind::Older => f.write_str("older suite, version 1.1"),
             Kind::Main(version) => write!(f, "suite of the main branch, version {version}"),
         }
     }
@@ -198,7 +205,7 @@ fn main_branch(program: Tool, host: &str, prefix: &str, version: &str, results: 
     program
 }
 
-fn released(program: Tool, host: &str, prefix: &str, results: &Path) -> Tool {
+fn older(program: Tool, host: &str, prefix: &str, results: &Path) -> Tool {
     let mut program = program
         .with("OCI_ROOT_URL", format!("http://{host}"))
         .with("OCI_NAMESPACE", format!("{prefix}/one"))

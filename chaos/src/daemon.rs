@@ -3,7 +3,8 @@
 use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::Duration,
+    thread::sleep,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -11,12 +12,15 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
     replica::{new_log, tail},
-    tools::{Tool, ToolOutput},
+    tools::{PROXIES, Tool, ToolOutput},
     wait::wait_until,
 };
 
 const START_DEADLINE: Duration = Duration::from_secs(60);
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
+/// For a daemon of a test that failed: it need not end well.
+const DROP_DEADLINE: Duration = Duration::from_secs(10);
+const DROP_PAUSE: Duration = Duration::from_millis(20);
 const TAIL_LINES: usize = 30;
 
 /// A process that runs until it is told to stop.
@@ -31,13 +35,18 @@ impl Daemon {
     /// Starts it and waits until `client`, run with `question`, gets an answer.
     pub(crate) async fn start(
         name: &'static str,
-        mut command: Command,
+        command: Command,
         log: &Path,
         client: &Tool,
         question: &[&str],
     ) -> Result<Self> {
         let file = new_log(log)?;
+        let mut command = ends_with_this_process(&command)?;
         command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
+        // The registries that it asks are on this machine.
+        for name in PROXIES {
+            command.env_remove(name);
+        }
         let child = command.spawn().with_context(|| format!("start {name}"))?;
         let mut started = Self { child, name, log: log.to_path_buf() };
         let answered = wait_until(&format!("{name} answers"), START_DEADLINE, || {
@@ -55,7 +64,7 @@ impl Daemon {
         Ok(started)
     }
 
-    /// Stops it and waits for its end.
+    /// Stops it and waits for its end; one that does not end is killed, and an error.
     pub(crate) async fn stop(mut self) -> Result<()> {
         terminate(&self.child)?;
         let child = &mut self.child;
@@ -77,9 +86,30 @@ impl Drop for Daemon {
         if let Ok(None) = self.child.try_wait() {
             // Politely: it may have a child of its own that a kill would leave behind.
             let _ = terminate(&self.child);
+            let start = Instant::now();
+            while let Ok(None) = self.child.try_wait()
+                && start.elapsed() < DROP_DEADLINE
+            {
+                sleep(DROP_PAUSE);
+            }
+            // Of one that has ended this does nothing.
+            let _ = self.child.kill();
             let _ = self.child.wait();
         }
     }
+}
+
+/// The same command, told to stop when the test program has died and could not stop it.
+fn ends_with_this_process(command: &Command) -> Result<Command> {
+    let mut wrapped = Command::new(Tool::find("setpriv")?.path());
+    wrapped.args(["--pdeathsig", "TERM"]).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => wrapped.env(name, value),
+            None => wrapped.env_remove(name),
+        };
+    }
+    Ok(wrapped)
 }
 
 fn terminate(child: &Child) -> Result<()> {

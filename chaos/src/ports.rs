@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    net::{IpAddr, TcpListener, UdpSocket},
+    net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket},
     process,
     sync::atomic::{AtomicU16, Ordering},
 };
@@ -27,8 +27,13 @@ pub struct PortBlock {
 }
 
 impl PortBlock {
-    /// Reserves a block of which every port can be bound right now.
+    /// Reserves a block of which every port of loopback can be bound right now.
     pub fn reserve() -> Result<Self> {
+        Self::reserve_on(IpAddr::V4(Ipv4Addr::LOCALHOST))
+    }
+
+    /// As [`Self::reserve`], of loopback and of one address more.
+    pub(crate) fn reserve_on(address: IpAddr) -> Result<Self> {
         static NEXT: AtomicU16 = AtomicU16::new(0);
         let folder = std::env::temp_dir().join("tercet-chaos-ports");
         std::fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
@@ -38,7 +43,7 @@ impl PortBlock {
             let first = FIRST + block * BLOCK_PORTS;
             let path = folder.join(first.to_string());
             let file = File::create(&path).with_context(|| format!("open {}", path.display()))?;
-            if file.try_lock().is_ok() && all_free(first) {
+            if file.try_lock().is_ok() && all_free(first, address) {
                 return Ok(Self { first, _lock: file });
             }
         }
@@ -59,14 +64,29 @@ pub(crate) fn network_address() -> Result<IpAddr> {
     Ok(address.ip())
 }
 
-fn all_free(first: u16) -> bool {
-    (first..first + BLOCK_PORTS).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok())
+fn all_free(first: u16, address: IpAddr) -> bool {
+    let is_free = |address: IpAddr, port| TcpListener::bind((address, port)).is_ok();
+    // Some of a cluster's listeners are always on loopback.
+    let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    (first..first + BLOCK_PORTS).all(|port| is_free(loopback, port) && is_free(address, port))
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn a_port_taken_on_either_address_is_not_free() {
+        let other = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
+        let block = PortBlock::reserve_on(other).unwrap();
+        for address in [other, IpAddr::V4(Ipv4Addr::LOCALHOST)] {
+            let taken = TcpListener::bind((address, block.first() + 1)).unwrap();
+            assert!(!all_free(block.first(), other), "{address}");
+            drop(taken);
+            assert!(all_free(block.first(), other), "{address}");
+        }
+    }
 
     #[test]
     fn two_reservations_never_overlap() {

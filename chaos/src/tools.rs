@@ -15,6 +15,9 @@ use tokio::{io::AsyncWriteExt as _, process::Command, time::timeout};
 const CACHE: &str = "TERCET_CACHE";
 /// Start of the name of the file where `chaos/setup.sh` writes why it could not build a client.
 const WITHOUT: &str = "without-";
+/// Variables that name proxies. Those are for the outside; the registries of the tests are on this machine.
+pub(crate) const PROXIES: [&str; 6] =
+    ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"];
 /// A client that takes longer hangs.
 const DEADLINE: Duration = Duration::from_secs(180);
 
@@ -131,8 +134,7 @@ impl Tool {
         }
         command.args(&self.first).args(arguments).stdin(Stdio::piped()).kill_on_drop(true);
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        // Proxies are for the outside; the registries of the tests are on this machine.
-        for name in ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"] {
+        for name in PROXIES {
             command.env_remove(name);
         }
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));

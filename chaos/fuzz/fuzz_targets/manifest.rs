@@ -1,4 +1,4 @@
-//! `cargo +nightly fuzz run --fuzz-dir chaos/fuzz manifest`
+//! `cargo +nightly fuzz run --fuzz-dir chaos/fuzz --features libfuzzer manifest`
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {

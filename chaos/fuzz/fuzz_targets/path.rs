@@ -1,4 +1,4 @@
-//! `cargo +nightly fuzz run --fuzz-dir chaos/fuzz path`
+//! `cargo +nightly fuzz run --fuzz-dir chaos/fuzz --features libfuzzer path`
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {

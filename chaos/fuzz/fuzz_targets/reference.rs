@@ -1,4 +1,4 @@
-//! `cargo +nightly fuzz run --fuzz-dir chaos/fuzz reference`
+//! `cargo +nightly fuzz run --fuzz-dir chaos/fuzz --features libfuzzer reference`
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {

@@ -210,10 +210,10 @@ async fn lies_about_lengths_end_the_stream() -> Result<()> {
     for (what, fields, body) in cases {
         let mut connection = Http2::connect(&cluster.registry_url(0)).await?;
         connection.send(&[open_push(0, fields), end(body)].concat()).await;
-        let over =
-            |seen: &Seen| seen.closed || seen.goaway.is_some() || seen.resets + seen.answers > 0;
-        let seen = wait_seen(&connection, what, over).await?;
+        let reset = |seen: &Seen| seen.closed || seen.goaway.is_some() || seen.resets > 0;
+        let seen = wait_seen(&connection, what, reset).await?;
         println!("{what}: {seen:?}");
+        ensure!(seen.resets == 1 && seen.answers == 0, "{what}: {seen:?}");
         let answer = cluster.client(0)?.get_manifest(REPOSITORY, "flood").await?;
         ensure!(answer.status == 404, "{what}: {}", answer.describe());
     }

@@ -1,9 +1,15 @@
 //! Lying and broken uploads: the right refusal, nothing published, nothing left.
 
+use std::io;
+
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
-use reqwest::Method;
-use tercet_chaos::{Blob, Cluster, Image, raw_send_and_cut, wait_until};
+use futures_util::stream;
+use reqwest::{Body, Method};
+use tercet_chaos::{
+    Blob, Cluster, END_HEADERS, END_STREAM, FrameKind, Http2, Image, RegistryClient, Upload, frame,
+    raw_exchange, raw_send_and_cut, request_block, wait_until,
+};
 
 use crate::leftovers::{DEADLINE, REPOSITORY, files, start, wait_nothing_left};
 
@@ -14,6 +20,17 @@ async fn check_unpublished(cluster: &Cluster, digest: &str) -> Result<()> {
         answer.expect_error(404, "BLOB_UNKNOWN")?;
     }
     Ok(())
+}
+
+/// How far the session is, once the last request to it has ended.
+async fn offset_of(client: &RegistryClient, upload: &Upload) -> Result<usize> {
+    wait_until("the session is free again", DEADLINE, || async {
+        let answer = client.get(&upload.location).await?.expect(204)?;
+        let range = answer.need_header("range")?.to_owned();
+        let last: usize = range.strip_prefix("0-").context("Range")?.parse()?;
+        Ok(if last == 0 { 0 } else { last + 1 })
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -138,13 +155,7 @@ async fn cut_bodies_publish_nothing() -> Result<()> {
     let upload = client.open_upload(REPOSITORY).await?;
     raw_send_and_cut(&base, &cut(format!("PATCH {} HTTP/1.1", upload.location))).await?;
     check_unpublished(&cluster, &blob.digest).await?;
-    let offset = wait_until("the session is free again", DEADLINE, || async {
-        let answer = client.get(&upload.location).await?.expect(204)?;
-        let range = answer.need_header("range")?.to_owned();
-        let last: usize = range.strip_prefix("0-").context("Range")?.parse()?;
-        Ok(if last == 0 { 0 } else { last + 1 })
-    })
-    .await?;
+    let offset = offset_of(&client, &upload).await?;
     ensure!(offset <= 20_000, "it claims {offset} bytes");
     let answer = client.patch(&upload, offset as u64, blob.bytes.slice(offset..)).await?;
     answer.expect(202)?;
@@ -162,15 +173,97 @@ async fn a_cut_manifest_publishes_nothing() -> Result<()> {
         client.push_blob(REPOSITORY, blob).await?;
     }
     let head = format!(
-        "PUT /v2/{REPOSITORY}/manifests/cut HTTP/1.1\r\nHost: registry\r\nContent-Type: {}\r\n         Content-Length: {}\r\n\r\n",
+        "PUT /v2/{REPOSITORY}/manifests/cut HTTP/1.1\r\nHost: registry\r\nContent-Type: {}\r\n\
+         Content-Length: {}\r\nConnection: close\r\n\r\n",
         image.media_type,
         image.manifest.bytes.len()
     );
+    let base = cluster.registry_url(1);
     let half = &image.manifest.bytes[..image.manifest.bytes.len() / 2];
-    raw_send_and_cut(&cluster.registry_url(1), &[head.as_bytes(), half].concat()).await?;
+    raw_send_and_cut(&base, &[head.as_bytes(), half].concat()).await?;
     for index in 0..3 {
         let answer = cluster.client(index)?.get_manifest(REPOSITORY, "cut").await?;
         answer.expect_error(404, "MANIFEST_UNKNOWN")?;
     }
+    // Nothing but the cut was wrong with it.
+    let whole = raw_exchange(&base, &[head.as_bytes(), &image.manifest.bytes].concat()).await?;
+    ensure!(whole.status == Some(201), "{whole:?}");
     cluster.shut_down().await
+}
+
+/// A body that goes on after its announced end: by `Content-Range` in a body without a length, by
+/// `Content-Length` in HTTP/1 and in HTTP/2.
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_that_are_too_long_are_refused_and_the_session_goes_on() -> Result<()> {
+    let (cluster, client) = start().await?;
+    let blob = Blob::random(7, 1_000_000);
+    let mut upload = client.open_upload(REPOSITORY).await?;
+    client.append(&mut upload, blob.bytes.slice(..30_000)).await?;
+    // As a request line, which it must not become, it would be refused at once.
+    let wrong = Bytes::from(vec![0; 600_000]);
+
+    // In pieces, so that part of it is there before it is too long; and a closing PUT that would fit but for
+    // its end.
+    let announced = blob.bytes.slice(30_000..330_000);
+    let pieces = [announced.slice(..100_000), announced.slice(100_000..), wrong.clone()];
+    let body = || Body::wrap_stream(stream::iter(pieces.clone().map(Ok::<_, io::Error>)));
+    let request = client
+        .request(Method::PATCH, &upload.location)?
+        .header("content-range", "30000-329999")
+        .body(body());
+    client.send(request).await?.expect_error(400, "SIZE_INVALID")?;
+    // What was taken of the announced bytes counts, and not one more.
+    let offset = offset_of(&client, &upload).await?;
+    ensure!((30_000..=330_000).contains(&offset), "it claims {offset} bytes");
+    let request = client
+        .request(Method::PUT, &upload.with_digest(&blob.digest))?
+        .header("content-range", format!("{offset}-{}", offset + 99_999))
+        .body(body());
+    client.send(request).await?.expect_error(400, "SIZE_INVALID")?;
+    check_unpublished(&cluster, &blob.digest).await?;
+    let answer = client.delete(&upload.location).await?;
+    ensure!(matches!(answer.status, 204 | 404), "{}", answer.describe());
+
+    // HTTP/1: what comes behind the announced end is not of this body, and no request either.
+    let mut upload = client.open_upload(REPOSITORY).await?;
+    client.append(&mut upload, blob.bytes.slice(..30_000)).await?;
+    let head = format!(
+        "PATCH {} HTTP/1.1\r\nHost: registry\r\nContent-Length: 10000\r\n\r\n",
+        path_of(&upload)
+    );
+    let sent = [head.as_bytes(), &blob.bytes[30_000..40_000], &wrong[..2_000]].concat();
+    let answer = raw_exchange(&cluster.registry_url(0), &sent).await?;
+    ensure!(answer.status == Some(202), "{answer:?}");
+    ensure!(offset_of(&client, &upload).await? == 40_000);
+
+    // HTTP/2: the stream is malformed (RFC 9113, section 8.1.1).
+    let block = request_block("PATCH", path_of(&upload), &[("content-length", "10000")]);
+    let head = frame(FrameKind::Headers, END_HEADERS, 1, &block);
+    let good = frame(FrameKind::Data, 0, 1, &blob.bytes[40_000..46_000]);
+    let more = frame(FrameKind::Data, END_STREAM, 1, &wrong[..6_000]);
+    let mut connection = Http2::connect(&cluster.registry_url(0)).await?;
+    connection.send(&[head, good, more].concat()).await;
+    let seen = wait_until("the stream is reset", DEADLINE, || async {
+        let seen = connection.seen();
+        ensure!(seen.resets > 0 || seen.goaway.is_some() || seen.closed, "{seen:?}");
+        Ok(seen)
+    })
+    .await?;
+    println!("HTTP/2: {seen:?}");
+    check_unpublished(&cluster, &blob.digest).await?;
+    let offset = offset_of(&client, &upload).await?;
+    ensure!((40_000..=46_000).contains(&offset), "it claims {offset} bytes");
+
+    // The digest of the whole says that nothing wrong is among it.
+    let answer = client.patch(&upload, offset as u64, blob.bytes.slice(offset..)).await?;
+    answer.expect(202)?;
+    client.finish(&upload, &blob.digest, Bytes::new()).await?.expect(201)?;
+    client.pull_blob(REPOSITORY, &blob.digest).await?;
+    cluster.shut_down().await
+}
+
+/// A `Location` without scheme and host.
+fn path_of(upload: &Upload) -> &str {
+    let location = upload.location.as_str();
+    location.find("/v2/").map_or(location, |start| &location[start..])
 }
