@@ -82,6 +82,10 @@ impl Daemon {
 }
 
 impl Drop for Daemon {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a drop cannot await; it waits for a condition, and not for long"
+    )]
     fn drop(&mut self) {
         if let Ok(None) = self.child.try_wait() {
             // Politely: it may have a child of its own that a kill would leave behind.

@@ -1,7 +1,8 @@
 //! What can be decided by the group.
 //!
 //! Commands are on disk in every log, so variants are only ever appended and fields never change;
-//! a changed meaning is a new variant, gated by the feature level.
+//! a changed meaning is a new variant. Nothing gates a variant yet: a replica that does not know one
+//! cannot apply it, so replicas of versions with different variants must not run in one cluster.
 
 use std::fmt;
 
