@@ -65,8 +65,15 @@ impl Group {
         self.running[i].take().unwrap().shutdown().await;
     }
 
-    pub(crate) fn wipe(&self, i: usize) {
-        std::fs::remove_dir_all(self.data(i).root()).unwrap();
+    /// A process that died writes no more; this one goes on, and what a thread of the killed replica still
+    /// had to write may appear in a folder that is being removed.
+    pub(crate) async fn wipe(&self, i: usize) {
+        let data = self.data(i);
+        until("the disk is wiped", || async {
+            let _ = std::fs::remove_dir_all(data.root());
+            (!data.root().exists()).then_some(())
+        })
+        .await;
     }
 
     pub(crate) async fn restart(&mut self, i: usize) {

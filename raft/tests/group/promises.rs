@@ -85,7 +85,7 @@ async fn a_wiped_replica_returns_under_a_new_id_and_the_old_id_is_refused() {
     push_tag(&group.replica(0), "kept").await.unwrap();
     let old = group.replica(1).identity().clone();
     group.kill(1).await;
-    group.wipe(1);
+    group.wipe(1).await;
     group.restart(1).await;
     let new_id = group.replica(1).identity().node_id;
     assert_ne!(new_id, old.node_id);
@@ -98,7 +98,7 @@ async fn a_wiped_replica_returns_under_a_new_id_and_the_old_id_is_refused() {
     .await;
     // The old identity, restored by hand onto an otherwise fresh disk.
     group.kill(1).await;
-    group.wipe(1);
+    group.wipe(1).await;
     let data = group.data(1);
     drop(tercet_raft::stores::LogStore::open(&data.log()).unwrap());
     old.store(&data).unwrap();
@@ -114,7 +114,7 @@ async fn with_five_voters_a_wiped_replica_still_gets_its_vote_back() {
     let mut group = Group::start(5).await;
     let old_id = group.replica(4).identity().node_id;
     group.kill(4).await;
-    group.wipe(4);
+    group.wipe(4).await;
     group.restart(4).await;
     let new_id = group.replica(4).identity().node_id;
     until("five voters, the old id not among them", || async {
