@@ -14,10 +14,13 @@ use tokio::sync::watch;
 use crate::error::RaftError;
 use crate::identity::Identity;
 use crate::log::LogStore;
-use crate::network::{Hello, Transport, TransportError};
+use crate::network::{Hello, Invitation, Transport, TransportError};
+use crate::type_config::MemberKind;
 
 /// How long one member may take to say who it is.
 const HELLO_DEADLINE: Duration = Duration::from_secs(2);
+/// How long a replica that knows its cluster waits for the others to name theirs.
+const STRANGER_DEADLINE: Duration = Duration::from_secs(1);
 /// Pause between two rounds.
 const ROUND_PAUSE: Duration = Duration::from_millis(100);
 
@@ -38,34 +41,62 @@ enum Verdict {
     Wait(String),
 }
 
-/// Returns who this replica is: from its disk, or decided now and fsynced. `progress` carries what
-/// it waits for, for the log and `/readyz`. Must run while this replica's own peer listener answers
-/// `hello` already, since the others ask the same.
-pub async fn bootstrap(
-    data: &DataDir,
-    own_name: &str,
-    initial_members: &[InitialMember],
-    transport: &Arc<dyn Transport>,
-    clock: &Arc<dyn Clock>,
-    progress: &watch::Sender<String>,
-) -> Result<Identity, RaftError> {
+/// What [`bootstrap`] needs.
+pub struct BootstrapOptions<'a> {
+    /// The replica's data directory, locked by the caller.
+    pub data: &'a DataDir,
+    /// Its configured name.
+    pub own_name: &'a str,
+    /// Its configured kind: an edge founds no cluster.
+    pub kind: MemberKind,
+    /// Where the cluster is looked for.
+    pub initial_members: &'a [InitialMember],
+    /// Carries questions to the others.
+    pub transport: &'a Arc<dyn Transport>,
+    /// When an identity is made.
+    pub clock: &'a Arc<dyn Clock>,
+    /// Told what this replica waits for, for the log and `/readyz`.
+    pub progress: &'a watch::Sender<String>,
+    /// Holds the invitation, once an operator has had a leader send one.
+    pub invited: &'a watch::Receiver<Option<Invitation>>,
+}
+
+/// Returns who this replica is: from its disk, or decided now and fsynced. Must run while this replica's
+/// own peer listener answers `hello` already, since the others ask the same.
+///
+/// # Errors
+/// When the disk belongs to another replica, when those who answer are not of one cluster or not who they
+/// should be, or when the identity cannot be written.
+pub async fn bootstrap(options: BootstrapOptions<'_>) -> Result<Identity, RaftError> {
+    let BootstrapOptions { data, own_name, initial_members, transport, clock, progress, .. } =
+        options;
     if let Some(identity) = Identity::load(data)? {
         if identity.name != own_name {
             return Err(RaftError::ClusterMismatch(format!(
-                "the data directory belongs to replica `{}`, this replica is configured as `{own_name}`",
+                "TERCET-M08: the data directory belongs to replica `{}`, this replica is configured as `{own_name}`",
                 identity.name
             )));
         }
+        refuse_strangers(&identity, initial_members, transport).await?;
         return Ok(identity);
     }
-    if !initial_members.iter().any(|member| member.name == own_name) && initial_members.is_empty() {
+    if initial_members.is_empty() {
         return Err(RaftError::ClusterMismatch("no initial members are configured".to_owned()));
     }
     let identity = loop {
+        if let Some(invitation) = options.invited.borrow().as_ref() {
+            tracing::info!(cluster = %invitation.cluster_id, "invited to a cluster");
+            break Identity::join(own_name, &invitation.cluster_id, clock.now_ms());
+        }
         let answers = ask_all(own_name, initial_members, transport).await;
         match judge(own_name, initial_members, &answers)? {
             Verdict::Join(cluster_id) => {
                 break Identity::join(own_name, &cluster_id, clock.now_ms());
+            }
+            Verdict::Found if options.kind == MemberKind::Edge => {
+                return Err(RaftError::ClusterMismatch(
+                    "this replica is an edge, and is first in the list of initial members: an edge founds no cluster. List the voters only".to_owned(),
+                ));
             }
             Verdict::Found => break Identity::found(own_name, clock.now_ms()),
             Verdict::Wait(reason) => {
@@ -90,6 +121,36 @@ pub async fn bootstrap(
         "this disk is new: identity written"
     );
     Ok(identity)
+}
+
+/// A disk of another cluster must not serve under an address of this one. It is told by those who answer: when a
+/// majority of the configured members belongs to another cluster, this disk is the stranger. Who is silent says
+/// nothing, and one wrong disk among the others is theirs to refuse.
+async fn refuse_strangers(
+    identity: &Identity,
+    members: &[InitialMember],
+    transport: &Arc<dyn Transport>,
+) -> Result<(), RaftError> {
+    let questions = members.iter().filter(|member| member.name != identity.name).map(|member| {
+        let answer = transport.hello(&member.address, STRANGER_DEADLINE);
+        async move { (&member.name, answer.await) }
+    });
+    let mut others = Vec::new();
+    for (name, answer) in futures_util::future::join_all(questions).await {
+        if let Ok(Hello { cluster_id: Some(cluster_id), .. }) = answer
+            && cluster_id != identity.cluster_id
+        {
+            others.push(format!("`{name}` to {cluster_id}"));
+        }
+    }
+    if others.len() <= members.len() / 2 {
+        return Ok(());
+    }
+    Err(RaftError::ClusterMismatch(format!(
+        "TERCET-M02: this disk belongs to cluster {}, but {}: it is another cluster's disk. Give this replica its own disk back, correct cluster.members, or wipe its data directory to join as a new member",
+        identity.cluster_id,
+        others.join(", ")
+    )))
 }
 
 type Answer = Result<Hello, TransportError>;
@@ -131,7 +192,7 @@ fn judge(
     if let Some((first_name, cluster)) = clusters.first() {
         if let Some((name, other)) = clusters.iter().find(|(_, other)| other != cluster) {
             return Err(RaftError::ClusterMismatch(format!(
-                "`{first_name}` belongs to cluster {cluster} and `{name}` to cluster {other}: they cannot be members of one registry"
+                "TERCET-M09: `{first_name}` belongs to cluster {cluster} and `{name}` to cluster {other}: they cannot be members of one registry"
             )));
         }
         return Ok(Verdict::Join((*cluster).to_owned()));
@@ -181,13 +242,20 @@ mod tests {
     }
 
     fn empty(name: &str) -> (String, Answer) {
-        (name.to_owned(), Ok(Hello { name: name.to_owned(), cluster_id: None, node_id: None }))
+        (name.to_owned(), Ok(hello(name, None)))
     }
 
     fn of_cluster(name: &str, cluster: &str) -> (String, Answer) {
-        let hello =
-            Hello { name: name.to_owned(), cluster_id: Some(cluster.to_owned()), node_id: Some(7) };
-        (name.to_owned(), Ok(hello))
+        (name.to_owned(), Ok(hello(name, Some(cluster))))
+    }
+
+    fn hello(name: &str, cluster: Option<&str>) -> Hello {
+        Hello {
+            name: name.to_owned(),
+            cluster_id: cluster.map(ToOwned::to_owned),
+            node_id: cluster.map(|_| 7),
+            feature_level: 2,
+        }
     }
 
     fn silent(name: &str) -> (String, Answer) {

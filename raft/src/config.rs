@@ -14,7 +14,8 @@ const PURGE_BATCH_MAX: u64 = 1_000;
 pub struct RaftTiming {
     /// Time between two heartbeats of the leader.
     pub heartbeat: Duration,
-    /// A follower that heard nothing for a random time between these two stands for election.
+    /// A follower that heard nothing for `election_max` and then a random time between these two stands for
+    /// election: openraft trusts a leader that was heard for `election_max`.
     pub election_min: Duration,
     /// See `election_min`.
     pub election_max: Duration,
@@ -33,8 +34,8 @@ impl Default for RaftTiming {
     fn default() -> Self {
         Self {
             heartbeat: Duration::from_millis(250),
-            election_min: Duration::from_millis(1000),
-            election_max: Duration::from_millis(2000),
+            election_min: Duration::from_millis(600),
+            election_max: Duration::from_millis(1000),
             write_deadline: Duration::from_millis(4000),
             read_deadline: Duration::from_millis(1000),
             entries_per_snapshot: 20_000,

@@ -1,30 +1,35 @@
 //! One replica's seat in the group.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver;
-use tercet_storage::{Clock, DataDir, Digest, Meta, StateDb};
+use tercet_storage::{Clock, DataDir, Digest, Headroom, Meta, Room, StateDb};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::command::Command;
+use crate::checkpoint::Checkpoint;
+use crate::command::{Command, Leaving};
 use crate::config::RaftTiming;
 use crate::error::{ProposeError, RaftError, RpcError};
 use crate::identity::Identity;
+use crate::latency::{Latency, PeerLatencies};
 use crate::log::LogStore;
-use crate::machine::{BlobFeed, Machine, State};
+use crate::machine::{BlobFeed, Collected, CollectedFeed, Machine, State};
 use crate::network::{NetworkFactory, RpcKind, Target, Transport};
 use crate::outcome::Outcome;
 use crate::read::{self, Freshness, ReadBarrier};
+use crate::room::FullPeers;
+use crate::roster::HEARING_DEADLINE;
 use crate::type_config::alias::Raft;
-use crate::type_config::{NodeId, ReplicaNode};
-use crate::{InitialMember, membership};
+use crate::type_config::{MemberKind, NodeId, ReplicaNode};
+use crate::{InitialMember, chores, membership, room};
 
 /// What [`Consensus::start`] needs.
 pub struct StartOptions {
@@ -42,6 +47,10 @@ pub struct StartOptions {
     pub transport: Arc<dyn Transport>,
     /// The time that the leader stamps into commands.
     pub clock: Arc<dyn Clock>,
+    /// Tells how much room there is for what Raft writes.
+    pub headroom: Headroom,
+    /// The feature level that this binary takes part with: [`own_feature_level`](crate::own_feature_level).
+    pub feature_level: u32,
     /// Receives each blob that the log makes visible, with its size. What does not fit is made up for
     /// by [`Consensus::take_rescan`].
     pub committed_blobs: mpsc::Sender<(Digest, u64)>,
@@ -88,6 +97,12 @@ pub struct Member {
     pub address: String,
     /// Its role, as far as this replica knows.
     pub role: Role,
+    /// Whether it may vote.
+    pub kind: MemberKind,
+    /// Where it stands, if that is known.
+    pub zone: Option<String>,
+    /// Whether it is about to go: nothing new is placed on it.
+    pub leaving: Leaving,
     /// The last log index known to be on its disk; only the leader knows it.
     pub matched: Option<u64>,
 }
@@ -114,8 +129,12 @@ pub struct RaftStatus {
     pub role: Role,
     /// This replica is in the membership.
     pub is_member: bool,
+    /// A membership change is between its two steps. Whoever leads finishes it.
+    pub changing_members: bool,
     /// Why the group refuses this replica, if it does.
     pub refused: Option<String>,
+    /// The group refuses it for good: it was removed or replaced, and must not serve.
+    pub removed: bool,
 }
 
 /// One replica's seat in the Raft group. Cheap to clone.
@@ -133,13 +152,26 @@ pub(crate) struct Inner {
     pub(crate) timing: RaftTiming,
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) headroom: Headroom,
+    /// Others that refuse entries because their disks are full.
+    pub(crate) full_peers: FullPeers,
     pub(crate) barrier: ReadBarrier,
     pub(crate) applied: watch::Receiver<Option<u64>>,
     pub(crate) state: Arc<State>,
+    /// What this binary understands.
+    pub(crate) feature_level: u32,
     /// One membership change at a time.
     pub(crate) changing: tokio::sync::Mutex<()>,
     pub(crate) refused: Mutex<Option<String>>,
+    /// What was last logged about why this replica is not a full member yet.
+    pub(crate) told_pending: Mutex<String>,
+    /// The group has said that this id is out for good.
+    pub(crate) removed: AtomicBool,
+    /// How long this replica's log takes to sync.
+    pub(crate) fsync: Latency,
+    pub(crate) peer_latencies: PeerLatencies,
     blobs: BlobFeed,
+    collected: CollectedFeed,
     stop: CancellationToken,
     workers: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -155,6 +187,8 @@ impl Consensus {
             timing,
             transport,
             clock,
+            headroom,
+            feature_level,
             committed_blobs,
         } = options;
         let log_path = data.log();
@@ -163,13 +197,21 @@ impl Consensus {
             // that votes and entries are gone.
             return Err(RaftError::LogLost { path: log_path, last_log: 0, applied: 0 });
         }
-        let log = LogStore::open(&log_path)?;
-        let machine = Machine::open(&data, committed_blobs)?;
+        let log = LogStore::open(&log_path)?.watching(headroom.clone());
+        let fsync = log.fsync_latency();
+        let machine = Machine::open_at(&data, committed_blobs, feature_level)?;
         let state = machine.state();
         check_log_against_state(&log, &machine, &data)?;
         let (blobs, applied) = (machine.blob_feed(), machine.watch_applied());
-        let network =
-            NetworkFactory { own_id: identity.node_id, transport: Arc::clone(&transport) };
+        let collected = machine.collected_feed();
+        let full_peers = FullPeers::default();
+        let peer_latencies = PeerLatencies::default();
+        let network = NetworkFactory {
+            own_id: identity.node_id,
+            transport: Arc::clone(&transport),
+            full_peers: full_peers.clone(),
+            latencies: peer_latencies.clone(),
+        };
         let config = Arc::new(timing.openraft_config(&identity.cluster_id)?);
         if log.has_voted().await.map_err(|error| RaftError::Stopped(error.to_string()))? {
             // openraft forgets across a restart that this replica has just confirmed a leader, and
@@ -191,18 +233,28 @@ impl Consensus {
             timing,
             transport,
             clock,
+            headroom,
+            full_peers,
             barrier,
             applied,
             state,
+            feature_level,
             changing: tokio::sync::Mutex::new(()),
             refused: Mutex::new(None),
+            told_pending: Mutex::default(),
+            removed: AtomicBool::new(false),
+            fsync,
+            peer_latencies,
             blobs,
+            collected,
             stop: CancellationToken::new(),
             workers: Mutex::new(Vec::new()),
         });
         let stop = inner.stop.clone();
         let workers = vec![
             tokio::spawn(read::run(Arc::clone(&inner), waiting, stop.clone())),
+            tokio::spawn(room::keep(Arc::clone(&inner), stop.clone())),
+            tokio::spawn(chores::keep(Arc::clone(&inner), stop.clone())),
             tokio::spawn(membership::keep(Arc::clone(&inner), stop)),
         ];
         *inner.workers.lock().unwrap_or_else(PoisonError::into_inner) = workers;
@@ -222,8 +274,9 @@ impl Consensus {
     }
 
     /// The barrier for requests that will write: waits through an election, refuses without a
-    /// quorum before a byte of the body was taken.
+    /// quorum, and on a full disk, before a byte of the body was taken.
     pub async fn write_barrier(&self) -> Result<(), ProposeError> {
+        self.inner.refuse_writes_when_exhausted()?;
         self.inner.barrier.pass_for_write(self.inner.timing.write_deadline).await
     }
 
@@ -238,6 +291,11 @@ impl Consensus {
         self.inner.state.read(read)
     }
 
+    /// A copy of local metadata between two entries, for a backup; fails when the disk does.
+    pub async fn checkpoint(&self) -> io::Result<Checkpoint> {
+        self.inner.checkpoint().await
+    }
+
     /// Who this replica is.
     pub fn identity(&self) -> &Identity {
         &self.inner.identity
@@ -246,6 +304,22 @@ impl Consensus {
     /// All members, voters and learners, ordered by name.
     pub fn members(&self) -> Vec<Member> {
         self.inner.members()
+    }
+
+    pub(crate) fn inner(&self) -> &Inner {
+        &self.inner
+    }
+
+    /// What every member understands, as far as this replica has applied the log. Commands above it are
+    /// refused.
+    pub fn feature_level(&self) -> u32 {
+        self.inner.cluster_level()
+    }
+
+    /// How long this replica's disk takes to make Raft's log durable: the mean of the last seconds, or
+    /// `None` if hardly anything was written.
+    pub fn fsync_latency(&self) -> Option<Duration> {
+        self.inner.fsync.mean()
     }
 
     /// Where Raft stands here.
@@ -272,6 +346,11 @@ impl Consensus {
         self.inner.blobs.take_overflow()
     }
 
+    /// Waits for blobs that the group forgets, whose files may go. For one worker.
+    pub async fn collected(&self) -> Collected {
+        self.inner.collected.next().await
+    }
+
     /// Answers a peer's RPC.
     pub async fn handle_rpc(&self, rpc: RpcKind, body: Bytes) -> Result<Bytes, RpcError> {
         self.inner.handle_rpc(rpc, body).await
@@ -288,7 +367,22 @@ impl Consensus {
     /// Hands leadership to the voter that is furthest, if this replica leads; waits until another
     /// one leads or the deadline passes.
     pub async fn transfer_leadership(&self, deadline: Duration) {
-        self.inner.transfer_leadership(deadline).await;
+        self.inner.transfer_leadership(None, deadline).await;
+    }
+
+    /// As [`Self::transfer_leadership`], to the voter of this name.
+    pub async fn hand_over_to(&self, name: &str, deadline: Duration) {
+        self.inner.transfer_leadership(Some(name), deadline).await;
+    }
+
+    /// How much room this replica's volume has for what Raft writes.
+    pub fn room(&self) -> Room {
+        self.inner.headroom.room()
+    }
+
+    /// Bytes of the reserve that is given up when the volume is full; 0 once it was.
+    pub fn reserve_bytes(&self) -> u64 {
+        self.inner.headroom.reserve_bytes()
     }
 
     /// Stops taking part. Everything acknowledged is on disk before and after.
@@ -330,6 +424,11 @@ impl Inner {
         Some(Target { node_id: leader, name: node.name.clone(), address: node.address.clone() })
     }
 
+    /// Whether the group has said that this id is out for good.
+    pub(crate) fn is_removed(&self) -> bool {
+        self.removed.load(Ordering::Acquire)
+    }
+
     pub(crate) fn is_leader(&self) -> bool {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
@@ -342,7 +441,25 @@ impl Inner {
         metrics.membership_config.voter_ids().count()
     }
 
-    fn members(&self) -> Vec<Member> {
+    /// Whether the member of that name and id is about to go. What cannot be read is taken as no.
+    fn leaving(&self, name: &str, node_id: NodeId) -> Leaving {
+        let marked = self.state.read(|meta| {
+            let current = meta.member(name)?.is_some_and(|member| member.node_id == node_id);
+            Ok::<_, tercet_storage::StorageError>(current && meta.leaving(name)?)
+        });
+        if matches!(marked, Ok(Ok(true))) { Leaving::Yes } else { Leaving::No }
+    }
+
+    pub(crate) fn members(&self) -> Vec<Member> {
+        let mut members = self.members_without_marks();
+        for member in &mut members {
+            member.leaving = self.leaving(&member.name, member.node_id);
+        }
+        members
+    }
+
+    /// Apart from the marks: the state may be busy with a snapshot, and Raft waits for its metrics.
+    fn members_without_marks(&self) -> Vec<Member> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let membership = metrics.membership_config.membership();
@@ -360,6 +477,9 @@ impl Inner {
                 } else {
                     Role::Learner
                 },
+                kind: node.kind,
+                zone: node.zone.clone(),
+                leaving: Leaving::No,
                 matched: metrics
                     .replication
                     .as_ref()
@@ -386,37 +506,20 @@ impl Inner {
             leader: leader.map(|leader| leader.name),
             role: Role::of(metrics.state),
             is_member: membership.get_node(&self.identity.node_id).is_some(),
+            changing_members: membership.get_joint_config().len() > 1,
             refused: self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            removed: self.is_removed(),
         }
     }
 
-    async fn transfer_leadership(&self, deadline: Duration) {
+    async fn transfer_leadership(&self, heir: Option<&str>, deadline: Duration) {
         if !self.is_leader() {
             return;
         }
-        let heir = self
-            .members()
-            .into_iter()
-            .filter(|m| m.role == Role::Follower && m.node_id != self.identity.node_id)
-            .max_by_key(|member| member.matched);
-        let Some(heir) = heir else { return };
-        tracing::info!(to = %heir.name, "handing leadership over");
-        if let Err(error) = self.raft.trigger().transfer_leader(heir.node_id).await {
-            tracing::warn!(%error, "cannot hand leadership over");
-            return;
+        let wanted = |candidate: &Target| heir.is_none_or(|name| candidate.name == name);
+        if let Some(heir) = self.heir(wanted, deadline.min(HEARING_DEADLINE)).await {
+            self.hand_over(&heir, deadline).await;
         }
-        let end = Instant::now() + deadline;
-        let mut metrics = self.raft.metrics();
-        while Instant::now() < end {
-            let leader = metrics.borrow_and_update().current_leader;
-            if leader.is_some_and(|leader| leader != self.identity.node_id) {
-                return;
-            }
-            if let Ok(Err(_)) = tokio::time::timeout_at(end.into(), metrics.changed()).await {
-                return; // Raft has stopped: nobody is left to hand over.
-            }
-        }
-        tracing::warn!("nobody took leadership over in time");
     }
 }
 
@@ -463,7 +566,8 @@ async fn found_cluster(
     let stopped = |error: &dyn std::fmt::Display| RaftError::Stopped(error.to_string());
     if !raft.is_initialized().await.map_err(|error| stopped(&error))? {
         tracing::info!(cluster = %identity.cluster_id, "founding a new cluster");
-        let members = std::collections::BTreeMap::from([(identity.node_id, node.clone())]);
+        // Its zone is recorded once the feature level allows it.
+        let members = std::collections::BTreeMap::from([(identity.node_id, node.plain())]);
         raft.initialize(members).await.map_err(|error| stopped(&error))?;
     }
     identity.founder = false;

@@ -23,11 +23,11 @@ pub enum RaftError {
         reason: String,
     },
     /// The configured members belong to more than one cluster, or to another one than this disk.
-    #[error("cluster mismatch: {0}")]
+    #[error("{0}")]
     ClusterMismatch(String),
     /// The state machine is ahead of the log: entries that were acknowledged are gone.
     #[error(
-        "the Raft log ends at {last_log} but entries up to {applied} were applied: the log at {path} has lost acknowledged entries. Wipe this replica's data directory: it then rejoins as a new member"
+        "TERCET-M10: the Raft log ends at {last_log} but entries up to {applied} were applied: the log at {path} has lost acknowledged entries. Wipe this replica's data directory: it then rejoins as a new member"
     )]
     LogLost {
         /// The log database.
@@ -39,7 +39,7 @@ pub enum RaftError {
     },
     /// The log was purged behind a state that is not there any more.
     #[error(
-        "the Raft log begins behind {purged} but the state at {path} ends at {applied}: the state has lost entries. Wipe this replica's data directory: it then rejoins as a new member"
+        "TERCET-M10: the Raft log begins behind {purged} but the state at {path} ends at {applied}: the state has lost entries. Wipe this replica's data directory: it then rejoins as a new member"
     )]
     StateLost {
         /// The state database.
@@ -48,6 +48,31 @@ pub enum RaftError {
         purged: u64,
         /// Last index applied.
         applied: u64,
+    },
+    /// A recovery or a restore of this data directory was interrupted: it belongs to no cluster yet.
+    #[error(
+        "a `tercet {command}` into {path} was interrupted: run the same command again to finish it. Nothing starts on this directory before"
+    )]
+    Unfinished {
+        /// The data directory.
+        path: PathBuf,
+        /// The command.
+        command: &'static str,
+    },
+    /// No new cluster can begin with this data directory or backup.
+    #[error("no new cluster can be founded from this: {0}")]
+    Refound(String),
+    /// The cluster writes what this version cannot read.
+    #[error(
+        "TERCET-M11: the cluster is at feature level {cluster}, this version of Tercet knows {own} only: version {version} or a later one is needed (docs/src/upgrade.md)"
+    )]
+    FeatureLevel {
+        /// The cluster's level, from this replica's own state.
+        cluster: u32,
+        /// What this binary knows.
+        own: u32,
+        /// The lowest version that knows the cluster's.
+        version: String,
     },
     /// openraft stopped.
     #[error("raft stopped: {0}")]
@@ -67,6 +92,20 @@ pub enum ProposeError {
     /// client may simply try again.
     #[error("outcome unknown: {0}")]
     Unknown(String),
+    /// Not every member understands the command. It surely was not done.
+    #[error(
+        "the cluster is at feature level {current} and this needs {needed}: wait until all replicas run the new version"
+    )]
+    FeatureLevel {
+        /// The level that the command needs.
+        needed: u32,
+        /// The cluster's.
+        current: u32,
+    },
+    /// The disks have no room for it. Not done, or, if the disks filled up meanwhile, done once there is
+    /// space. HTTP 507.
+    #[error("no space: {0}")]
+    NoSpace(String),
 }
 
 /// A peer's RPC that this replica does not answer.
@@ -83,4 +122,7 @@ pub enum RpcError {
     /// The replica cannot answer now.
     #[error("{0}")]
     Unavailable(String),
+    /// The replica's disk has no room for what the message would have it write. HTTP 507.
+    #[error("no space: {0}")]
+    NoSpace(String),
 }

@@ -17,37 +17,30 @@ use tercet_storage::codec::{decode, encode};
 
 use crate::command::Command;
 use crate::network::{
-    JoinAnswer, JoinRequest, ProposeAnswer, ReadIndexAnswer, RpcKind, decode_answer,
+    JoinAnswer, JoinRequest, Message, ProposeAnswer, ReadIndexAnswer, RpcKind, decode_answer,
     decode_message, encode_answer, encode_message, receive_snapshot,
 };
 use crate::records::{
-    ENTRY, EntryRecord, LOG_ID, LogIdRecord, MEMBERSHIP, SNAPSHOT_META, SnapshotMetaRecord,
-    StoredMembershipRecord, VOTE, VoteRecord,
+    LOG_ID, LogIdRecord, VOTE, VoteRecord, decode_entry, decode_membership, decode_snapshot_meta,
+    encode_entry, encode_membership, encode_snapshot_meta,
 };
 use crate::type_config::TypeConfig;
-use crate::type_config::alias::{LogId, SnapshotMeta, StoredMembership, Vote};
+use crate::type_config::alias::{LogId, Vote};
 
 /// Reads bytes as every record of the Raft log and of snapshots, by way of openraft's own types.
 #[must_use]
 pub fn records(bytes: &[u8]) -> Vec<Vec<u8>> {
-    let entry = decode::<EntryRecord>(ENTRY, bytes)
-        .ok()
-        .and_then(|record| record.into_entry().ok())
-        .and_then(|entry| encode(ENTRY, &EntryRecord::from(entry)).ok());
+    let entry = decode_entry(bytes).ok().and_then(|entry| encode_entry(entry).ok());
     let vote = decode::<VoteRecord>(VOTE, bytes)
         .ok()
         .and_then(|record| encode(VOTE, &VoteRecord::from(&Vote::from(record))).ok());
     let log_id = decode::<LogIdRecord>(LOG_ID, bytes)
         .ok()
         .and_then(|record| encode(LOG_ID, &LogIdRecord::from(&LogId::from(record))).ok());
-    let membership = decode::<StoredMembershipRecord>(MEMBERSHIP, bytes)
-        .ok()
-        .and_then(|record| StoredMembership::try_from(record).ok())
-        .and_then(|stored| encode(MEMBERSHIP, &StoredMembershipRecord::from(&stored)).ok());
-    let snapshot = decode::<SnapshotMetaRecord>(SNAPSHOT_META, bytes)
-        .ok()
-        .and_then(|record| SnapshotMeta::try_from(record).ok())
-        .and_then(|meta| encode(SNAPSHOT_META, &SnapshotMetaRecord::from(&meta)).ok());
+    let membership =
+        decode_membership(bytes).ok().and_then(|stored| encode_membership(&stored).ok());
+    let snapshot =
+        decode_snapshot_meta(bytes).ok().and_then(|meta| encode_snapshot_meta(&meta).ok());
     [entry, vote, log_id, membership, snapshot].into_iter().flatten().collect()
 }
 
@@ -68,7 +61,7 @@ fn request(rpc: RpcKind, bytes: &[u8]) -> Option<Bytes> {
     }
 }
 
-fn again<T: Serialize + DeserializeOwned>(rpc: RpcKind, bytes: &[u8]) -> Option<Bytes> {
+fn again<T: Serialize + DeserializeOwned + Message>(rpc: RpcKind, bytes: &[u8]) -> Option<Bytes> {
     let message: T = decode_message(rpc, bytes).ok()?;
     encode_message(rpc, &message).ok()
 }

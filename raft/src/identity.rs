@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use tercet_storage::{DataDir, atomic_write};
 
 use crate::error::RaftError;
+use crate::refound::Unfinished;
 use crate::type_config::NodeId;
 
 /// The content of `<data>/identity.json`.
@@ -52,7 +53,10 @@ impl Identity {
         match serde_json::from_slice::<Self>(&bytes) {
             Ok(identity) if identity.node_id != 0 => Ok(Some(identity)),
             Ok(_) => Err(RaftError::Identity { path, reason: "node_id is 0".to_owned() }),
-            Err(error) => Err(RaftError::Identity { path, reason: error.to_string() }),
+            Err(error) => match Unfinished::parse(&bytes) {
+                Some(unfinished) => Err(unfinished.refusal(data)),
+                None => Err(RaftError::Identity { path, reason: error.to_string() }),
+            },
         }
     }
 

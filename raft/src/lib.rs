@@ -5,15 +5,22 @@
 //! through here, and nothing in here knows HTTP: bytes reach other replicas through the
 //! [`Transport`] that the caller supplies.
 
+mod admit;
 mod bootstrap;
+mod change;
+mod checkpoint;
+mod chores;
 mod command;
 mod config;
 mod consensus;
 mod error;
+mod feature;
 mod forward;
 #[doc(hidden)]
 pub mod fuzzing;
 mod identity;
+mod inspect;
+mod latency;
 mod log;
 mod machine;
 mod membership;
@@ -21,18 +28,34 @@ mod network;
 mod outcome;
 mod read;
 mod records;
+mod refound;
+mod room;
+mod roster;
 mod type_config;
 
-pub use bootstrap::{InitialMember, bootstrap};
-pub use command::{AbsentReferences, Command, Condition, Proposal};
+pub use bootstrap::{BootstrapOptions, InitialMember, bootstrap};
+pub use change::{ChangeRefused, Changed, Force};
+pub use checkpoint::Checkpoint;
+pub use command::{
+    AbsentReferences, Command, Condition, ExpiredManifest, ExpiredTag, Growth, Leaving, Proposal,
+    PullSeen,
+};
 pub use config::RaftTiming;
 pub use consensus::{Consensus, Member, RaftStatus, Role, StartOptions};
 pub use error::{ProposeError, RaftError, RpcError};
+pub use feature::{FEATURE_LEVEL, own_feature_level};
 pub use identity::Identity;
-pub use network::{Hello, RpcKind, Target, Transport, TransportError};
+pub use inspect::{LogInspection, StatePosition, inspect_log, inspect_state};
+pub use machine::Collected;
+pub use machine::{PULLS_MAX, RETIRED_MAX};
+pub use network::{Hello, Invitation, RpcKind, Target, Transport, TransportError};
 pub use outcome::Outcome;
 pub use read::Freshness;
-pub use type_config::{NodeId, ReplicaNode};
+pub use refound::{
+    Evidence, Founder, Refounded, Survey, SurvivingLog, Survivor, Task, Unfinished, begin_restore,
+    refound_checkpoint, restored_state, resume,
+};
+pub use type_config::{MemberKind, NodeId, ReplicaNode};
 
 /// The stores behind [`Consensus`], public so that openraft's own conformance suite and the crash
 /// tests can drive them; nothing else should.
@@ -56,5 +79,20 @@ pub mod stores {
         "snapshot.install_old_aside",
         "snapshot.install_new_in",
         "snapshot.install_durable",
+    ];
+
+    /// Steps of founding a new cluster from a surviving disk, in order.
+    pub const REFOUND_FAILPOINTS: &[&str] = &[
+        "refound.state_copied",
+        "refound.log_applied",
+        "refound.state_changed",
+        "refound.log_made",
+        "refound.prepared",
+        "refound.identity_copied",
+        "refound.marked",
+        "refound.old_aside",
+        "refound.new_in",
+        "refound.before_identity",
+        "refound.after_identity",
     ];
 }

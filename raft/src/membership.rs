@@ -1,50 +1,55 @@
-//! How replicas get in.
+//! How a replica gets its place, and learns that it has none.
 //!
-//! Every replica watches whether it is a member in its final role, and asks the leader while it is
-//! not. The leader admits it under its name in the log (retiring the id that held the name before),
-//! adds it as a learner, and when it has caught up makes it a voter; the retired id leaves in the same
-//! membership change.
+//! Every replica watches whether it is a member in its final role, and asks the leader while it is not.
+//! What the leader does then is in `admit`. A replica that believes itself settled but hears of no leader
+//! asks too: one that was removed is often not told, because nobody sends it entries any more.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use openraft::ChangeMembers;
 use openraft::async_runtime::watch::WatchReceiver;
-use tercet_storage::StorageError;
 use tokio_util::sync::CancellationToken;
 
-use crate::command::Command;
 use crate::consensus::Inner;
+use crate::feature::LEVEL_OF_KINDS;
 use crate::network::{JoinAnswer, JoinRequest, RpcKind, Target, decode_answer, encode_message};
-use crate::outcome::{Outcome, retired_reason};
-use crate::records::to_io;
-use crate::type_config::{NodeId, ReplicaNode};
+use crate::type_config::{MemberKind, NodeId, ReplicaNode};
 
 /// More voters make writes slower and nothing safer; replicas beyond stay learners.
-const VOTERS_MAX: usize = 5;
-/// A learner this close to the leader's log is made a voter.
-const PROMOTE_WITHIN_ENTRIES: u64 = 64;
+pub(crate) const VOTERS_MAX: usize = 5;
 /// Pause between two looks while this replica is not yet where it belongs.
 const JOINING_PAUSE: Duration = Duration::from_millis(100);
-/// Pause between two looks once it is.
+/// Pause between two looks once it is, or once it was refused.
 const SETTLED_PAUSE: Duration = Duration::from_secs(2);
-/// How long one membership change may take before the asker is told to ask again.
-const CHANGE_DEADLINE: Duration = Duration::from_secs(10);
+/// A settled replica that has heard of no leader for this long asks whether it is still a member.
+const FORSAKEN_AFTER: Duration = Duration::from_secs(3);
 /// How long a join request may take, a little more than the change.
 const JOIN_DEADLINE: Duration = Duration::from_secs(12);
-const HELLO_DEADLINE: Duration = Duration::from_secs(2);
+/// How long one replica may take to say who it is.
+pub(crate) const HELLO_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Keeps asking for this replica's place, until stopped.
 pub(crate) async fn keep(inner: Arc<Inner>, stop: CancellationToken) {
+    let mut heard = Instant::now();
     loop {
-        let pause = if inner.is_settled() {
-            SETTLED_PAUSE
-        } else {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                pause = inner.ask_for_place() => pause,
+        let look = async {
+            if inner.is_settled() {
+                if inner.hears_a_leader().await {
+                    heard = Instant::now();
+                }
+                if heard.elapsed() < FORSAKEN_AFTER {
+                    return SETTLED_PAUSE;
+                }
+                inner.ask_for_place().await;
+                return SETTLED_PAUSE;
             }
+            inner.ask_for_place().await
+        };
+        let pause = tokio::select! {
+            () = stop.cancelled() => return,
+            pause = look => pause,
         };
         tokio::select! {
             () = stop.cancelled() => return,
@@ -53,11 +58,31 @@ pub(crate) async fn keep(inner: Arc<Inner>, stop: CancellationToken) {
     }
 }
 
+/// What one question came to.
+enum Asked {
+    /// The leader's answer.
+    Answered(JoinAnswer),
+    /// Nobody who leads was found.
+    NoLeader,
+    /// All who answered belong to this other cluster.
+    OtherCluster(String),
+}
+
 impl Inner {
-    /// Whether the membership names this replica, at its address, as voter (or as learner when there
-    /// are voters enough), and the log knows its name.
+    /// How this replica asks to be recorded: without what the cluster cannot write yet.
+    fn wanted_node(&self) -> ReplicaNode {
+        if self.node.kind == MemberKind::Voter && self.cluster_level() < LEVEL_OF_KINDS {
+            self.node.plain()
+        } else {
+            self.node.clone()
+        }
+    }
+
+    /// Whether the membership names this replica as it wants to be named, as voter (or as learner when it
+    /// is an edge or there are voters enough), and the log knows its name.
     fn is_settled(&self) -> bool {
         let own_id = self.identity.node_id;
+        let wanted = self.wanted_node();
         let placed = {
             let metrics = self.raft.metrics();
             let metrics = metrics.borrow_watched();
@@ -67,11 +92,12 @@ impl Inner {
             // this replica's to clear away, whatever its own role.
             let joint = membership.get_joint_config().len() > 1;
             let predecessor =
-                membership.nodes().any(|(id, node)| node.name == self.node.name && *id != own_id);
-            !joint
-                && !predecessor
-                && membership.get_node(&own_id) == Some(&self.node)
-                && (voters.contains(&own_id) || voters.len() >= VOTERS_MAX)
+                membership.nodes().any(|(id, node)| node.name == wanted.name && *id != own_id);
+            let in_role = match wanted.kind {
+                MemberKind::Voter => voters.contains(&own_id) || voters.len() >= VOTERS_MAX,
+                MemberKind::Edge => !voters.contains(&own_id),
+            };
+            !joint && !predecessor && membership.get_node(&own_id) == Some(&wanted) && in_role
         };
         placed && self.admitted(own_id)
     }
@@ -83,227 +109,136 @@ impl Inner {
         )
     }
 
+    /// Whether a leader answers and this replica has what it has.
+    async fn hears_a_leader(&self) -> bool {
+        self.is_leader()
+            || tokio::time::timeout(self.timing.read_deadline, self.confirm()).await.is_ok()
+    }
+
     /// Asks once; returns how long to wait before the next look.
     async fn ask_for_place(&self) -> Duration {
-        let request = JoinRequest { node_id: self.identity.node_id, node: self.node.clone() };
-        let answer = if self.is_leader() {
-            self.answer_join(request).await
+        let request = JoinRequest { node_id: self.identity.node_id, node: self.wanted_node() };
+        let asked = if self.is_leader() {
+            Asked::Answered(self.answer_join(request).await)
         } else {
-            match self.find_leader().await {
-                Some(leader) => self.ask_join(&leader, &request).await,
-                None => return JOINING_PAUSE,
-            }
+            self.ask_the_leader(&request).await
         };
-        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let answer = match asked {
+            Asked::NoLeader => return JOINING_PAUSE,
+            Asked::OtherCluster(cluster) => {
+                let own = &self.identity.cluster_id;
+                self.set_refused(format!(
+                    "TERCET-M02: this replica's disk belongs to cluster {own}, and those it is configured to join belong to cluster {cluster}. Correct the list of initial members, or wipe the data directory to join that cluster as a new member"
+                ));
+                return SETTLED_PAUSE;
+            }
+            Asked::Answered(answer) => answer,
+        };
         match answer {
-            JoinAnswer::Member => *refused = None,
-            JoinAnswer::Pending(why) => tracing::debug!("not a full member yet: {why}"),
+            JoinAnswer::Member => {
+                *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            }
+            JoinAnswer::Pending(why) => {
+                let mut told = self.told_pending.lock().unwrap_or_else(PoisonError::into_inner);
+                if *told != why {
+                    tracing::info!("not a full member yet: {why}");
+                    *told = why;
+                }
+            }
             JoinAnswer::NotLeader(_) => {}
             JoinAnswer::Refused(why) => {
-                if refused.as_ref() != Some(&why) {
-                    tracing::error!("the cluster refuses this replica: {why}");
-                    *refused = Some(why);
-                }
+                self.set_refused(why);
+                return SETTLED_PAUSE;
+            }
+            JoinAnswer::Gone(why) => {
+                // Its own log may still call it a voter. It would never win, and need not try.
+                self.removed.store(true, Ordering::Release);
+                self.set_refused(why);
                 return SETTLED_PAUSE;
             }
         }
         JOINING_PAUSE
     }
 
-    async fn ask_join(&self, asked: &Target, request: &JoinRequest) -> JoinAnswer {
-        let pending = |error: &dyn std::fmt::Display| JoinAnswer::Pending(error.to_string());
-        let body = match encode_message(RpcKind::Join, request) {
-            Ok(body) => body,
-            Err(error) => return pending(&error),
-        };
-        match self.transport.call(asked, RpcKind::Join, body, JOIN_DEADLINE).await {
-            Ok(answer) => {
-                decode_answer(RpcKind::Join, &answer).unwrap_or_else(|error| pending(&error))
-            }
-            Err(error) => pending(&error),
+    pub(crate) fn set_refused(&self, why: String) {
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        if refused.as_ref() != Some(&why) {
+            tracing::error!("the cluster refuses this replica: {why}");
+            *refused = Some(why);
         }
     }
 
-    /// The leader: as Raft knows it, else by asking the configured members.
-    async fn find_leader(&self) -> Option<Target> {
-        if let Some(leader) = self.leader() {
-            return Some(leader);
+    /// Asks the leader as Raft knows it, else whom the membership and the configuration name. Each of
+    /// these answers as the leader, or says who is.
+    async fn ask_the_leader(&self, request: &JoinRequest) -> Asked {
+        if let Some(leader) = self.leader()
+            && let Some(answer) = self.ask_join(&leader, request).await
+            && !matches!(answer, JoinAnswer::NotLeader(_))
+        {
+            return Asked::Answered(answer);
         }
-        for member in &self.initial_members {
-            if member.name == self.node.name {
+        let mut foreign = None;
+        let mut own_cluster_answered = false;
+        for address in self.known_addresses() {
+            let Ok(hello) = self.transport.hello(&address, HELLO_DEADLINE).await else { continue };
+            let (Some(cluster), Some(node_id)) = (hello.cluster_id, hello.node_id) else {
                 continue;
-            }
-            let hello = self.transport.hello(&member.address, HELLO_DEADLINE).await;
-            let Ok(hello) = hello else { continue };
-            if hello.cluster_id.as_ref() != Some(&self.identity.cluster_id) {
-                continue;
-            }
-            let Some(node_id) = hello.node_id else { continue };
-            let asked =
-                Target { node_id, name: member.name.clone(), address: member.address.clone() };
-            // A question without effect on anyone but the leader, who answers it as a real one.
-            let request = JoinRequest { node_id: self.identity.node_id, node: self.node.clone() };
-            match self.ask_join(&asked, &request).await {
-                JoinAnswer::NotLeader(Some((node_id, node))) => {
-                    return Some(Target { node_id, name: node.name, address: node.address });
-                }
-                JoinAnswer::NotLeader(None) => {}
-                JoinAnswer::Member | JoinAnswer::Pending(_) | JoinAnswer::Refused(_) => {
-                    return Some(asked);
-                }
-            }
-        }
-        None
-    }
-
-    /// The leader's side of a join.
-    pub(crate) async fn answer_join(&self, request: JoinRequest) -> JoinAnswer {
-        if !self.is_leader() {
-            let leader = self.leader().map(|leader| {
-                (leader.node_id, ReplicaNode { name: leader.name, address: leader.address })
-            });
-            return JoinAnswer::NotLeader(leader.filter(|(id, _)| *id != self.identity.node_id));
-        }
-        let Ok(_changing) = self.changing.try_lock() else {
-            return JoinAnswer::Pending("another membership change is under way".to_owned());
-        };
-        match tokio::time::timeout(CHANGE_DEADLINE, self.admit(request)).await {
-            Ok(answer) => answer,
-            Err(_) => JoinAnswer::Pending("the membership change takes long".to_owned()),
-        }
-    }
-
-    async fn admit(&self, request: JoinRequest) -> JoinAnswer {
-        let JoinRequest { node_id, node } = request;
-        // A new leader may not have applied yet that this very id was retired.
-        if tokio::time::timeout(self.timing.read_deadline, self.confirm()).await.is_err() {
-            return JoinAnswer::Pending("the leader has no quorum yet".to_owned());
-        }
-        let recorded =
-            self.state.read(|meta| Ok((meta.member(&node.name)?, meta.retired(node_id)?)));
-        let (member, retired) =
-            match recorded.and_then(|read: Result<_, StorageError>| read.map_err(to_io)) {
-                Ok(recorded) => recorded,
-                Err(error) => return JoinAnswer::Pending(error.to_string()),
             };
-        // The command refuses a retired id too; asking first spares the log an entry a time.
-        if retired {
-            return JoinAnswer::Refused(retired_reason(node_id));
-        }
-        let admitted = member.is_some_and(|member| member.node_id == node_id);
-        if !admitted {
-            let command = Command::AdmitMember { name: node.name.clone(), node_id };
-            match self.propose(command).await {
-                Ok(Outcome::Done) => {}
-                Ok(Outcome::Refused(why)) => return JoinAnswer::Refused(why),
-                Ok(other) => return JoinAnswer::Pending(format!("unexpected outcome {other}")),
-                Err(error) => return JoinAnswer::Pending(error.to_string()),
+            if cluster != self.identity.cluster_id {
+                foreign = Some(cluster);
+                continue;
+            }
+            own_cluster_answered = true;
+            let mut target = Target { node_id, name: hello.name, address };
+            for _ in 0..2 {
+                match self.ask_join(&target, request).await {
+                    Some(JoinAnswer::NotLeader(Some((node_id, node)))) => {
+                        target = Target { node_id, name: node.name, address: node.address };
+                    }
+                    None | Some(JoinAnswer::NotLeader(None)) => break,
+                    Some(answer) => return Asked::Answered(answer),
+                }
             }
         }
-        match self.place(node_id, node).await {
-            Ok(answer) => answer,
-            Err(why) => JoinAnswer::Pending(why),
+        match foreign {
+            Some(cluster) if !own_cluster_answered => Asked::OtherCluster(cluster),
+            _ => Asked::NoLeader,
         }
     }
 
-    /// Moves a registered replica one step towards its final role.
-    async fn place(&self, node_id: NodeId, node: ReplicaNode) -> Result<JoinAnswer, String> {
-        let view = self.membership_view(node_id, &node.name);
-        if let Some(voters) = &view.unfinished {
-            tracing::info!(?voters, "finishing a membership change that was interrupted");
-            self.change(ChangeMembers::ReplaceAllVoters(voters.clone())).await?;
-            return Ok(JoinAnswer::Pending("finished an earlier change".to_owned()));
-        }
-        match &view.current {
-            None => {
-                tracing::info!(name = %node.name, node_id, "adding a learner");
-                self.raft
-                    .add_learner(node_id, node, false)
-                    .await
-                    .map_err(|error| error.to_string())?;
-                return Ok(JoinAnswer::Pending("added as a learner".to_owned()));
+    /// Where others of this cluster may be: the membership first, then the configuration.
+    fn known_addresses(&self) -> Vec<String> {
+        let mut addresses: Vec<String> = Vec::new();
+        let members = self.nodes().into_iter().map(|(_, node)| (node.name, node.address));
+        let configured = self.initial_members.iter().cloned().map(|m| (m.name, m.address));
+        for (name, address) in members.chain(configured) {
+            if name != self.node.name && !addresses.contains(&address) {
+                addresses.push(address);
             }
-            Some(current) if *current != node => {
-                tracing::info!(name = %node.name, address = %node.address, "a member moved");
-                let moved = ChangeMembers::SetNodes(BTreeMap::from([(node_id, node)]));
-                self.change(moved).await?;
-                return Ok(JoinAnswer::Pending("address changed".to_owned()));
+        }
+        addresses
+    }
+
+    /// `None` when there was no answer.
+    async fn ask_join(&self, asked: &Target, request: &JoinRequest) -> Option<JoinAnswer> {
+        if asked.node_id == self.identity.node_id {
+            return None;
+        }
+        let answer = async {
+            let body = encode_message(RpcKind::Join, request).map_err(|error| error.to_string())?;
+            let answer = self
+                .transport
+                .call(asked, RpcKind::Join, body, JOIN_DEADLINE)
+                .await
+                .map_err(|error| error.to_string())?;
+            decode_answer(RpcKind::Join, &answer).map_err(|error| error.to_string())
+        };
+        match answer.await {
+            Ok(answer) => Some(answer),
+            Err(why) => {
+                tracing::debug!(asked = %asked.name, "asked for a place without an answer: {why}");
+                None
             }
-            Some(_) => {}
-        }
-        if view.voters.contains(&node_id) {
-            self.remove_predecessors(&view).await?;
-            return Ok(JoinAnswer::Member);
-        }
-        let mut voters: BTreeSet<NodeId> =
-            view.voters.difference(&view.predecessors).copied().collect();
-        if voters.len() >= VOTERS_MAX {
-            self.remove_predecessors(&view).await?;
-            return Ok(JoinAnswer::Member);
-        }
-        if view.lag > PROMOTE_WITHIN_ENTRIES {
-            return Ok(JoinAnswer::Pending(format!("{} entries behind", view.lag)));
-        }
-        voters.insert(node_id);
-        tracing::info!(name = %node.name, node_id, replaces = ?view.predecessors, "promoting to voter");
-        self.change(ChangeMembers::ReplaceAllVoters(voters)).await?;
-        Ok(JoinAnswer::Member)
-    }
-
-    /// Takes out ids that held the name before and are still learners or voters.
-    async fn remove_predecessors(&self, view: &MembershipView) -> Result<(), String> {
-        if view.predecessors.is_empty() {
-            return Ok(());
-        }
-        let voters: BTreeSet<NodeId> =
-            view.voters.difference(&view.predecessors).copied().collect();
-        if voters.len() < view.voters.len() {
-            return self.change(ChangeMembers::ReplaceAllVoters(voters)).await;
-        }
-        self.change(ChangeMembers::RemoveNodes(view.predecessors.clone())).await
-    }
-
-    async fn change(&self, change: ChangeMembers<NodeId, ReplicaNode>) -> Result<(), String> {
-        // Not retained: a retired id must not stay on as a learner.
-        self.raft.change_membership(change, false).await.map_err(|error| error.to_string())?;
-        Ok(())
-    }
-
-    fn membership_view(&self, node_id: NodeId, name: &str) -> MembershipView {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let membership = metrics.membership_config.membership();
-        let matched = metrics
-            .replication
-            .as_ref()
-            .and_then(|replication| replication.get(&node_id))
-            .and_then(|matched| matched.as_ref().map(|log_id| log_id.index));
-        let last = metrics.last_log_index.unwrap_or(0);
-        MembershipView {
-            current: membership.get_node(&node_id).cloned(),
-            voters: membership.voter_ids().collect(),
-            predecessors: membership
-                .nodes()
-                .filter(|(id, node)| node.name == name && **id != node_id)
-                .map(|(id, _)| *id)
-                .collect(),
-            unfinished: match membership.get_joint_config().as_slice() {
-                [_, .., goal] => Some(goal.clone()),
-                _ => None,
-            },
-            lag: matched.map_or(u64::MAX, |matched| last.saturating_sub(matched)),
         }
     }
-}
-
-/// What the leader needs to know to place one replica.
-struct MembershipView {
-    current: Option<ReplicaNode>,
-    voters: BTreeSet<NodeId>,
-    /// The voters that a change was on its way to, if it stopped between its two steps.
-    unfinished: Option<BTreeSet<NodeId>>,
-    /// Other ids under the same name.
-    predecessors: BTreeSet<NodeId>,
-    /// Entries the replica is behind; the greatest number while nothing is known.
-    lag: u64,
 }

@@ -37,6 +37,15 @@ pub enum Outcome {
         /// What it points at.
         current: Digest,
     },
+    /// The blobs that were forgotten.
+    Collected(Vec<Digest>),
+    /// What the rules removed.
+    Retired {
+        /// The tags.
+        tags: Vec<Tag>,
+        /// The manifests.
+        manifests: Vec<Digest>,
+    },
 }
 
 impl fmt::Display for Outcome {
@@ -48,6 +57,13 @@ impl fmt::Display for Outcome {
 /// Why a retired id is refused, in the words that its replica's operator reads.
 pub(crate) fn retired_reason(node_id: NodeId) -> String {
     format!(
-        "node id {node_id} was retired when another disk took over its name. A disk that was replaced must never vote again: wipe this replica's data directory, it then rejoins as a new member"
+        "TERCET-M01: node id {node_id} was retired when another disk took over its name. A disk that was replaced must never vote again: wipe this replica's data directory, it then rejoins as a new member"
+    )
+}
+
+/// Why the id of a member that an operator has removed is refused.
+pub(crate) fn removed_reason(node_id: NodeId) -> String {
+    format!(
+        "TERCET-M04: node id {node_id} was retired when an operator removed this replica from the cluster. It holds nothing that the cluster needs; to have it back, wipe its data directory and start it again: it then joins as a new member"
     )
 }

@@ -15,7 +15,11 @@ pub(crate) const TEMPORARY_SUFFIX: &str = ".tmp";
 pub fn atomic_write(path: &Path, bytes: &[u8]) -> Result<(), StorageError> {
     let temporary = temporary_path(path);
     let mut file = File::create(&temporary).map_err(StorageError::io("create", &temporary))?;
-    file.write_all(bytes).map_err(StorageError::io("write", &temporary))?;
+    file.write_all(bytes).map_err(|error| {
+        // A full disk needs the bytes back; what cannot be removed is removed at the next start.
+        fs::remove_file(&temporary).ok();
+        StorageError::io("write", &temporary)(error)
+    })?;
     failpoint::hit("atomic_write.after_write");
     sync_file(&file, &temporary);
     failpoint::hit("atomic_write.after_file_sync");

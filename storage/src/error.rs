@@ -35,8 +35,30 @@ pub enum StorageError {
         /// The configured headroom in bytes.
         headroom: u64,
     },
+    /// The volume has so few inodes left that only Raft may still make files. HTTP 507.
+    #[error("no inodes for content at {}: {available} of {total} inodes are available, use is kept below {refuse_percent} %", path.display())]
+    NoInodes {
+        /// The volume's directory.
+        path: PathBuf,
+        /// Inodes left.
+        available: u64,
+        /// Inodes in all.
+        total: u64,
+        /// The configured watermark.
+        refuse_percent: u8,
+    },
+    /// A database could not be opened because the volume is full. It is unharmed.
+    #[error("{operation} database {}: the volume is full ({source}). Make room there, or make the volume larger, and start again: nothing is lost", path.display())]
+    VolumeFull {
+        /// What was attempted.
+        operation: &'static str,
+        /// The database's directory.
+        path: PathBuf,
+        /// What RocksDB said.
+        source: rocksdb::Error,
+    },
     /// Another process uses the data directory.
-    #[error("{} is locked: another tercet process uses this data directory", path.display())]
+    #[error("TERCET-M07: {} is locked: another tercet process uses this data directory", path.display())]
     Locked {
         /// The lock file.
         path: PathBuf,
@@ -145,11 +167,26 @@ impl StorageError {
         move |source| Self::Io { operation, path: path.to_owned(), source }
     }
 
+    /// Whether this means that the process, or the system, may have no more files open.
+    #[must_use]
+    pub fn is_out_of_files(&self) -> bool {
+        let Self::Io { source, .. } = self else { return false };
+        let code = source.raw_os_error().map(rustix::io::Errno::from_raw_os_error);
+        matches!(code, Some(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE))
+    }
+
+    /// Whether the disk itself cannot give back what was written to it (`EIO`).
+    #[must_use]
+    pub fn is_unreadable(&self) -> bool {
+        let eio = rustix::io::Errno::IO.raw_os_error();
+        matches!(self, Self::Io { source, .. } if source.raw_os_error() == Some(eio))
+    }
+
     /// Whether this means that the disk is full.
     #[must_use]
     pub fn is_no_space(&self) -> bool {
         match self {
-            Self::NoSpace { .. } => true,
+            Self::NoSpace { .. } | Self::NoInodes { .. } | Self::VolumeFull { .. } => true,
             Self::Io { source, .. } => {
                 matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
             }

@@ -8,25 +8,35 @@ mod durable;
 mod error;
 pub mod failpoint;
 pub mod fatal;
+mod headroom;
 mod kv;
 mod meta;
 mod oci;
+mod stamp;
 
 pub use blob::{
-    BlobReader, BlobStore, BlobStoreOptions, BlobWriter, DataDir, DirectoryLock, ReservedSpace,
-    Space, UploadFile, UploadId, UploadIdError, UploadInfo, UploadMeta,
+    BlobReader, BlobStat, BlobStore, BlobStoreOptions, BlobWriter, Broken, DataDir, DirectoryLock,
+    Fence, Inspection, ReservedSpace, Rest, Space, Standing, Unlinked, UploadFile, UploadId,
+    UploadIdError, UploadInfo, UploadMeta, Verdict,
 };
 pub use clock::{Clock, SystemClock};
 pub use durable::{atomic_write, create_dir_durable, remove_dir_durable, sync_dir, sync_file};
 pub use error::StorageError;
+pub use headroom::{Headroom, HeadroomOptions, Room, SpaceProbe};
 pub use kv::codec::{self, CodecError, Schema};
-pub use kv::{LogColumn, checkpoint, open_log_db, open_state_db, sync_wal};
+pub use kv::{
+    LogColumn, checkpoint, is_full, open_log_db, open_log_db_read_only, open_state_db, sync_wal,
+    wal_damage,
+};
 pub use meta::{
-    AwaitedBlobRecord, BlobLinkRecord, BlobRecord, IMMUTABLE_NAME_BYTES_MAX,
-    IMMUTABLE_PATTERNS_MAX, IMMUTABLE_RULES_MAX, ImmutableTagRule, ImmutableTagsError,
-    ImmutableTagsRecord, KeyValue, KvRead, ManifestLinkRecord, ManifestRecord, MemberRecord, Meta,
-    MetaBatch, MetaBatchOps, ReferrerRecord, RepositoryRecord, Secret, StateDb, Table, TagRecord,
-    TokenKey, TokenKeysRecord, check_immutable_tags, schemas,
+    AwaitedBlobRecord, BlobLinkRecord, BlobRecord, COLLECTION_HOLD_MAX_MS, CollectionHold,
+    CollectionHoldsRecord, FeatureLevelRecord, IMMUTABLE_NAME_BYTES_MAX, IMMUTABLE_PATTERNS_MAX,
+    IMMUTABLE_RULES_MAX, ImmutableTagRule, ImmutableTagsError, ImmutableTagsRecord, KeyValue,
+    KvRead, ManifestLinkRecord, ManifestRecord, MemberRecord, Meta, MetaBatch, MetaBatchOps,
+    PullRecord, RETENTION_NAME_BYTES_MAX, RETENTION_PATTERNS_MAX, RETENTION_RULES_MAX,
+    ReferrerRecord, RepositoryRecord, RetentionError, RetentionRecord, RetentionRule, Secret,
+    StateDb, StateInspection, Table, TableProblem, TagRecord, TokenKey, TokenKeysRecord, Untagged,
+    check_immutable_tags, check_retention, schemas,
 };
 pub use oci::{
     Algorithm, Descriptor, Digest, DigestError, DigestHasher, ManifestError, ManifestLimits,
@@ -34,3 +44,4 @@ pub use oci::{
     PatternError, Reference, ReferenceError, ReferenceKind, RepositoryName, TAG_BYTES_MAX, Tag,
     media_type, parse_manifest,
 };
+pub use stamp::utc_stamp;

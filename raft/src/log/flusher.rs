@@ -8,12 +8,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use openraft::storage::IOFlushed;
 use rocksdb::DB;
 use tercet_storage::{failpoint, fatal};
 use tokio::sync::oneshot;
 
+use crate::latency::Latency;
 use crate::type_config::TypeConfig;
 
 /// Whom to tell once everything written so far is on disk.
@@ -31,11 +33,11 @@ pub(super) struct Flusher {
 }
 
 impl Flusher {
-    pub(super) fn start(db: Arc<DB>, path: PathBuf) -> std::io::Result<Self> {
+    pub(super) fn start(db: Arc<DB>, path: PathBuf, latency: Latency) -> std::io::Result<Self> {
         let (jobs, queue) = channel();
         let thread = std::thread::Builder::new()
             .name("raft-log-flush".to_owned())
-            .spawn(move || run(&db, &path, &queue))?;
+            .spawn(move || run(&db, &path, &queue, &latency))?;
         Ok(Self { jobs: Some(jobs), thread: Some(thread) })
     }
 
@@ -57,16 +59,18 @@ impl Drop for Flusher {
     }
 }
 
-fn run(db: &DB, path: &std::path::Path, queue: &Receiver<FlushJob>) {
+fn run(db: &DB, path: &std::path::Path, queue: &Receiver<FlushJob>, latency: &Latency) {
     while let Ok(first) = queue.recv() {
         let mut batch = vec![first];
         batch.extend(queue.try_iter());
         failpoint::hit("raft_log.before_sync");
+        let began = Instant::now();
         // A failed fsync may have thrown the dirty pages away: retrying would report success for
         // bytes that are gone. The process ends and recovers from what the disk really holds.
         if let Err(error) = db.flush_wal(true) {
             fatal::die("sync the Raft log", path, &error);
         }
+        latency.record(began.elapsed());
         failpoint::hit("raft_log.after_sync");
         for job in batch {
             match job {

@@ -5,4 +5,5 @@ mod reader;
 mod store;
 
 pub use reader::LogReader;
+pub(crate) use reader::{KEY_COMMITTED, KEY_PURGED, KEY_VOTE, column};
 pub use store::LogStore;

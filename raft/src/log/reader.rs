@@ -11,7 +11,7 @@ use rocksdb::{ColumnFamily, DB, Direction, IteratorMode};
 use tercet_storage::LogColumn;
 use tercet_storage::codec::{Schema, decode};
 
-use crate::records::{ENTRY, EntryRecord, LOG_ID, LogIdRecord, VOTE, VoteRecord, to_io};
+use crate::records::{LOG_ID, LogIdRecord, VOTE, VoteRecord, decode_entry, to_io};
 use crate::type_config::TypeConfig;
 use crate::type_config::alias::{Entry, LogId, Vote};
 
@@ -19,9 +19,9 @@ use crate::type_config::alias::{Entry, LogId, Vote};
 /// that a follower far behind is fed in pieces that fit a deadline.
 const REPLICATION_BYTES_MAX: usize = 2 * 1024 * 1024;
 
-pub(super) const KEY_VOTE: &[u8] = b"vote";
-pub(super) const KEY_COMMITTED: &[u8] = b"committed";
-pub(super) const KEY_PURGED: &[u8] = b"purged";
+pub(crate) const KEY_VOTE: &[u8] = b"vote";
+pub(crate) const KEY_COMMITTED: &[u8] = b"committed";
+pub(crate) const KEY_PURGED: &[u8] = b"purged";
 
 /// A handle for reading; cheap to clone.
 #[derive(Clone)]
@@ -54,8 +54,7 @@ impl LogReader {
             if !entries.is_empty() && bytes_read > bytes_max {
                 break;
             }
-            let record: EntryRecord = decode(ENTRY, &value).map_err(to_io)?;
-            entries.push(record.into_entry()?);
+            entries.push(decode_entry(&value)?);
         }
         Ok(entries)
     }
@@ -83,8 +82,7 @@ impl LogReader {
             None => Ok(None),
             Some(item) => {
                 let (_, value) = item.map_err(io::Error::other)?;
-                let record: EntryRecord = decode(ENTRY, &value).map_err(to_io)?;
-                Ok(Some(record.into_entry()?))
+                decode_entry(&value).map(Some)
             }
         }
     }
@@ -155,7 +153,7 @@ impl RaftLogReader<TypeConfig> for LogReader {
 }
 
 /// A column family of the log. Missing ones are an error, not a panic: the database was opened with all.
-pub(super) fn column(db: &DB, column: LogColumn) -> io::Result<&ColumnFamily> {
+pub(crate) fn column(db: &DB, column: LogColumn) -> io::Result<&ColumnFamily> {
     db.cf_handle(column.name()).ok_or_else(|| {
         io::Error::other(format!("the log database has no column family `{}`", column.name()))
     })

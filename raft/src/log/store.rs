@@ -11,13 +11,14 @@ use openraft::storage::{IOFlushed, RaftLogStorage};
 use openraft::{LogState, RaftLogReader};
 use rocksdb::{DB, WriteBatch};
 use tercet_storage::codec::encode;
-use tercet_storage::{LogColumn, StorageError, failpoint, open_log_db};
+use tercet_storage::{Headroom, LogColumn, StorageError, failpoint, fatal, is_full, open_log_db};
 use tokio::sync::oneshot;
 
 use super::flusher::{FlushJob, Flusher};
 use super::reader::{KEY_COMMITTED, KEY_PURGED, KEY_VOTE, LogReader, column};
 use crate::error::RaftError;
-use crate::records::{ENTRY, EntryRecord, LOG_ID, LogIdRecord, VOTE, VoteRecord, to_io};
+use crate::latency::Latency;
+use crate::records::{LOG_ID, LogIdRecord, VOTE, VoteRecord, encode_entry, to_io};
 use crate::type_config::TypeConfig;
 use crate::type_config::alias::{Entry, LogId, Vote};
 
@@ -27,6 +28,10 @@ pub struct LogStore {
     db: Arc<DB>,
     flusher: Arc<Flusher>,
     reader: LogReader,
+    /// Set where something watches the volume: a look before each write.
+    headroom: Option<Headroom>,
+    /// How long the flusher's syncs take.
+    latency: Latency,
 }
 
 impl LogStore {
@@ -34,15 +39,25 @@ impl LogStore {
     /// log is damaged.
     pub fn open(path: &Path) -> Result<Self, RaftError> {
         let db = Arc::new(open_log_db(path)?);
-        let flusher = Flusher::start(Arc::clone(&db), path.to_owned()).map_err(|error| {
-            RaftError::Stopped(format!("cannot start the log flusher: {error}"))
-        })?;
+        let latency = Latency::default();
+        let flusher =
+            Flusher::start(Arc::clone(&db), path.to_owned(), latency.clone()).map_err(|error| {
+                RaftError::Stopped(format!("cannot start the log flusher: {error}"))
+            })?;
         let reader = LogReader::new(Arc::clone(&db));
         reader.check_contiguous().map_err(|error| StorageError::Corrupt {
             path: path.to_owned(),
             reason: error.to_string(),
         })?;
-        Ok(Self { db, flusher: Arc::new(flusher), reader })
+        Ok(Self { db, flusher: Arc::new(flusher), reader, headroom: None, latency })
+    }
+
+    /// With a look at the volume before each write. Who asks for a write has looked already; this is for
+    /// what Raft writes by itself, and for a volume that fills within that moment.
+    #[must_use]
+    pub(crate) fn watching(mut self, headroom: Headroom) -> Self {
+        self.headroom = Some(headroom);
+        self
     }
 
     /// Last index in the log, or the purge position if the log is empty; `None` for a new log.
@@ -67,6 +82,28 @@ impl LogStore {
         Ok(LogState { last_purged_log_id: purged, last_log_id: last.or(purged) })
     }
 
+    pub(crate) fn fsync_latency(&self) -> Latency {
+        self.latency.clone()
+    }
+
+    /// Gives up the reserve if the volume has nothing else left.
+    fn look_before_write(&self) {
+        if let Some(headroom) = &self.headroom {
+            let _ = headroom.room();
+        }
+    }
+
+    /// After a write that met the end of the volume RocksDB refuses all others, so that going on means
+    /// starting again. Its log has been cut to whole records then.
+    fn write_failed(&self, error: rocksdb::Error) -> io::Error {
+        if is_full(&error) {
+            let told =
+                format!("the volume is full; make room and start again, nothing is lost ({error})");
+            fatal::die("write the Raft log", self.db.path(), &told);
+        }
+        io::Error::other(error)
+    }
+
     /// Waits until everything written before this call is on disk.
     async fn synced(&self) -> io::Result<()> {
         let (done, wait) = oneshot::channel();
@@ -89,7 +126,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
         let bytes = encode(VOTE, &VoteRecord::from(vote)).map_err(to_io)?;
         let handle = column(&self.db, LogColumn::Meta)?;
-        self.db.put_cf(handle, KEY_VOTE, bytes).map_err(io::Error::other)?;
+        self.look_before_write();
+        self.db.put_cf(handle, KEY_VOTE, bytes).map_err(|error| self.write_failed(error))?;
         failpoint::hit("raft_log.vote_written");
         self.synced().await
     }
@@ -104,7 +142,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             }
             None => self.db.delete_cf(handle, KEY_COMMITTED),
         }
-        .map_err(io::Error::other)
+        .map_err(|error| self.write_failed(error))
     }
 
     async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
@@ -121,9 +159,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         let mut batch = WriteBatch::default();
         for entry in entries {
             let key = entry.log_id.index.to_be_bytes();
-            batch.put_cf(handle, key, encode(ENTRY, &EntryRecord::from(entry)).map_err(to_io)?);
+            batch.put_cf(handle, key, encode_entry(entry).map_err(to_io)?);
         }
-        self.db.write(batch).map_err(io::Error::other)?;
+        self.look_before_write();
+        self.db.write(batch).map_err(|error| self.write_failed(error))?;
         failpoint::hit("raft_log.entries_written");
         self.flusher.submit(FlushJob::Appended(callback))
     }
@@ -133,7 +172,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         let handle = column(&self.db, LogColumn::Entries)?;
         let mut batch = WriteBatch::default();
         batch.delete_range_cf(handle, first_removed.to_be_bytes(), u64::MAX.to_be_bytes());
-        self.db.write(batch).map_err(io::Error::other)?;
+        self.db.write(batch).map_err(|error| self.write_failed(error))?;
         failpoint::hit("raft_log.truncated");
         Ok(())
     }
@@ -150,7 +189,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             start.to_be_bytes(),
             log_id.index.saturating_add(1).to_be_bytes(),
         );
-        self.db.write(batch).map_err(io::Error::other)?;
+        self.db.write(batch).map_err(|error| self.write_failed(error))?;
         failpoint::hit("raft_log.purged");
         Ok(())
     }

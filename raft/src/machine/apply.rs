@@ -2,7 +2,7 @@
 
 use tercet_storage::{Digest, MetaBatch, StorageError};
 
-use super::{blob, immutable, manifest, member, token_key};
+use super::{blob, collect, feature, immutable, manifest, member, retention, token_key};
 use crate::command::{AbsentReferences, Command, Proposal};
 use crate::outcome::Outcome;
 
@@ -77,6 +77,26 @@ pub(super) fn apply(
         Command::SetImmutableTags { rules } => immutable::set(batch, rules),
         Command::RotateTokenKey { expected, key_id, secret, keep_ms } => {
             token_key::rotate(batch, at_ms, expected, key_id, secret, keep_ms)
+        }
+        Command::CollectBlobs { digests, grace_ms } => {
+            collect::collect(batch, at_ms, digests, grace_ms)
+        }
+        Command::RenewBlobs { digests } => collect::renew(batch, at_ms, &digests),
+        Command::HoldCollection { holder, until_ms } => {
+            collect::hold(batch, at_ms, holder, until_ms)
+        }
+        Command::SetRetention { rules } => retention::set(batch, at_ms, rules),
+        Command::ApplyRetention { repository, tags, manifests } => {
+            retention::apply(batch, at_ms, &repository, tags, manifests)
+        }
+        Command::RecordPulls { pulls } => retention::record_pulls(batch, at_ms, pulls),
+        Command::SetFeatureLevel { level, version } => feature::set(batch, level, version),
+        Command::SetLeaving { name, node_id, leaving } => {
+            member::set_leaving(batch, &name, node_id, leaving)
+        }
+        Command::RemoveMember { name, node_id } => member::remove(batch, &name, node_id),
+        Command::ForgetRepositories { repositories, grace_ms } => {
+            collect::forget_repositories(batch, at_ms, &repositories, grace_ms)
         }
     }
 }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use tempfile::TempDir;
 use tercet_storage::{
-    Algorithm, Digest, KvRead, ManifestReference, ManifestSummary, Meta, MetaBatch, ReferenceKind,
-    RepositoryName, StateDb, Table, Tag,
+    Algorithm, BlobLinkRecord, Digest, KvRead, ManifestReference, ManifestSummary, Meta, MetaBatch,
+    ReferenceKind, RepositoryName, StateDb, Table, Tag,
 };
 
 use super::apply;
@@ -43,6 +43,22 @@ impl Bench {
         outcomes
     }
 
+    /// Writes past the commands, as damage would.
+    pub(super) fn write(&self, write: impl FnOnce(&mut MetaBatch<'_>)) {
+        let mut batch = MetaBatch::new(&self.db);
+        write(&mut batch);
+        batch.commit().unwrap();
+    }
+
+    pub(super) fn put_link(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        link: &BlobLinkRecord,
+    ) {
+        self.write(|batch| batch.put_blob_link(repository, digest, link).unwrap());
+    }
+
     pub(super) fn meta(&self) -> Meta<'_, StateDb> {
         Meta(&self.db)
     }
@@ -52,11 +68,12 @@ impl Bench {
         record.map(|record| record.digest)
     }
 
-    /// Every pair of every table.
+    /// Every pair of every table that commands write to.
     pub(super) fn everything(&self) -> Vec<(Table, Vec<u8>, Vec<u8>)> {
         let pairs = |table| self.db.scan(table, b"", None, usize::MAX).unwrap().into_iter();
         Table::ALL
             .into_iter()
+            .filter(|table| *table != Table::System)
             .flat_map(|table| pairs(table).map(move |(key, value)| (table, key, value)))
             .collect()
     }

@@ -126,7 +126,18 @@ pub(super) fn release(
         batch.put_blob(digest, &BlobRecord { references, unreferenced_since_ms, ..blob })?;
     }
     let references = link.references.saturating_sub(1);
-    batch.put_blob_link(repository, digest, &BlobLinkRecord { references, ..link })
+    let linked_ms = match references {
+        0 if links_have_a_grace(batch)? => at_ms,
+        _ => link.linked_ms,
+    };
+    batch.put_blob_link(repository, digest, &BlobLinkRecord { linked_ms, references })
+}
+
+/// From level 2 on, `linked_ms` of a link that no manifest counts is when it was last pushed, mounted or
+/// let go of: a repository in which nothing else is left goes after a grace from there. Level 1 must go on
+/// writing what its replicas write.
+fn links_have_a_grace(batch: &MetaBatch<'_>) -> Result<bool, StorageError> {
+    Ok(Meta(batch).feature_level()?.is_some_and(|record| record.level >= 2))
 }
 
 fn awaited(
@@ -156,7 +167,11 @@ fn link_in(
     digest: &Digest,
 ) -> Result<(), StorageError> {
     ensure_repository(batch, at_ms, repository)?;
-    if Meta(&*batch).blob_link(repository, digest)?.is_some() {
+    if let Some(link) = Meta(&*batch).blob_link(repository, digest)? {
+        if link.references == 0 && links_have_a_grace(batch)? {
+            let renewed = BlobLinkRecord { linked_ms: at_ms, ..link };
+            batch.put_blob_link(repository, digest, &renewed)?;
+        }
         return Ok(());
     }
     let references = awaited(batch, repository, digest)?;

@@ -28,17 +28,35 @@ pub(super) fn check(
     if tags.is_empty() {
         return Ok(None);
     }
-    let rules = Meta(batch).immutable_tags()?;
-    let rules: Vec<(Vec<Pattern>, String)> =
-        rules.into_iter().map(|rule| (rule.tags_in(repository), rule.name)).collect();
+    let guard = Guard::of(batch, repository)?;
     for (tag, current) in tags {
-        let covers = |patterns: &[Pattern]| patterns.iter().any(|p| p.matches(tag.as_str()));
-        if let Some((_, rule)) = rules.iter().find(|(patterns, _)| covers(patterns)) {
-            let (tag, rule, current) = ((*tag).clone(), rule.clone(), current.clone());
+        if let Some(rule) = guard.covering(tag) {
+            let (tag, rule, current) = ((*tag).clone(), rule.to_owned(), current.clone());
             return Ok(Some(Outcome::TagImmutable { tag, rule, current }));
         }
     }
     Ok(None)
+}
+
+/// The rules as they mean one repository.
+pub(super) struct Guard {
+    rules: Vec<(Vec<Pattern>, String)>,
+}
+
+impl Guard {
+    pub(super) fn of(
+        batch: &MetaBatch<'_>,
+        repository: &RepositoryName,
+    ) -> Result<Self, StorageError> {
+        let rules = Meta(batch).immutable_tags()?.into_iter();
+        Ok(Self { rules: rules.map(|rule| (rule.tags_in(repository), rule.name)).collect() })
+    }
+
+    /// Name of the first rule that covers the tag.
+    pub(super) fn covering(&self, tag: &Tag) -> Option<&str> {
+        let covers = |patterns: &[Pattern]| patterns.iter().any(|p| p.matches(tag.as_str()));
+        self.rules.iter().find(|(patterns, _)| covers(patterns)).map(|(_, name)| name.as_str())
+    }
 }
 
 #[cfg(test)]

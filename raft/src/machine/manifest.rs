@@ -48,7 +48,14 @@ pub(super) fn put(
         batch.put_tag(&put.repository, tag, &record)?;
     }
     let linked = Meta(&*batch).manifest_link(&put.repository, &put.digest)?;
-    let pushed_ms = linked.as_ref().map_or(at_ms, |link| link.pushed_ms);
+    let pushed_ms = match &linked {
+        // Replicas of level 1 keep the first time, so all do until none of them is left.
+        Some(link) if Meta(&*batch).feature_level()?.is_none_or(|set| set.level < 2) => {
+            link.pushed_ms
+        }
+        // Pushed once more: whoever did that relies on it now, and what is judged by its age is young again.
+        _ => at_ms,
+    };
     let link = ManifestLinkRecord { media_type: put.media_type.clone(), pushed_ms };
     batch.put_manifest_link(&put.repository, &put.digest, &link)?;
     if linked.is_none() {
@@ -77,10 +84,25 @@ pub(super) fn delete(
     for tag in &tags {
         batch.delete_tag(repository, tag)?;
     }
+    remove(batch, at_ms, repository, digest)?;
+    Ok(Outcome::Done)
+}
+
+/// Removes a manifest that no tag points at from a repository that has it.
+pub(super) fn remove(
+    batch: &mut MetaBatch<'_>,
+    at_ms: u64,
+    repository: &RepositoryName,
+    digest: &Digest,
+) -> Result<(), StorageError> {
     batch.delete_manifest_link(repository, digest);
-    let Some(record) = Meta(&*batch).manifest(digest)? else { return Ok(Outcome::Done) };
+    batch.delete_pull(repository, digest);
+    let Some(record) = Meta(&*batch).manifest(digest)? else { return Ok(()) };
     if let Some(subject) = &record.summary.subject {
         batch.delete_referrer(repository, subject, digest);
+    }
+    for child in children_of(&record.summary) {
+        batch.delete_manifest_parent(repository, child, digest);
     }
     for blob in blobs_of(&record.summary) {
         release(batch, at_ms, repository, blob)?;
@@ -89,7 +111,7 @@ pub(super) fn delete(
         0 => batch.delete_manifest(digest),
         links => batch.put_manifest(digest, &ManifestRecord { links, ..record })?,
     }
-    Ok(Outcome::Done)
+    Ok(())
 }
 
 pub(super) fn delete_tag(
@@ -180,6 +202,9 @@ fn store(batch: &mut MetaBatch<'_>, put: Put) -> Result<(), StorageError> {
     for blob in blobs_of(&record.summary) {
         retain(batch, &put.repository, blob)?;
     }
+    for child in children_of(&record.summary) {
+        batch.put_manifest_parent(&put.repository, child, &put.digest);
+    }
     if let Some(subject) = &record.summary.subject {
         let descriptor = Descriptor {
             media_type: put.media_type,
@@ -194,13 +219,19 @@ fn store(batch: &mut MetaBatch<'_>, put: Put) -> Result<(), StorageError> {
 }
 
 /// Only blobs are counted. Child manifests of an index are looked for when it is pushed and then no
-/// more: one that comes later needs no notice, and one may be deleted under its index.
+/// more: one that comes later needs no notice, and one may be deleted under its index. Only retention asks
+/// who names them.
 fn blobs_of(summary: &ManifestSummary) -> impl Iterator<Item = &Digest> {
-    summary
-        .references
-        .iter()
-        .filter(|reference| reference.kind == ReferenceKind::Blob)
-        .map(|reference| &reference.digest)
+    named(summary, ReferenceKind::Blob)
+}
+
+fn children_of(summary: &ManifestSummary) -> impl Iterator<Item = &Digest> {
+    named(summary, ReferenceKind::Manifest)
+}
+
+fn named(summary: &ManifestSummary, kind: ReferenceKind) -> impl Iterator<Item = &Digest> {
+    let references = summary.references.iter().filter(move |reference| reference.kind == kind);
+    references.map(|reference| &reference.digest)
 }
 
 #[cfg(test)]

@@ -7,9 +7,13 @@ mod apply;
 #[cfg(test)]
 mod bench;
 mod blob;
+mod collect;
+mod collected;
+mod feature;
 mod immutable;
 mod manifest;
 mod member;
+mod retention;
 mod snapshot;
 mod state;
 mod token_key;
@@ -24,12 +28,16 @@ use tokio::sync::{mpsc, watch};
 
 use crate::command::{Command, Proposal};
 use crate::error::RaftError;
+use crate::feature::FEATURE_LEVEL;
 use crate::type_config::TypeConfig;
 use crate::type_config::alias::{Entry, LogId, Payload, Snapshot, SnapshotMeta, StoredMembership};
 
+pub use collected::Collected;
+pub(crate) use collected::CollectedFeed;
+pub use retention::{PULLS_MAX, RETIRED_MAX};
 pub use snapshot::SnapshotDir;
 pub(crate) use snapshot::{SnapshotBuilder, SnapshotStore, fresh_dir as fresh_snapshot_dir};
-pub(crate) use state::{State, verify_checkpoint};
+pub(crate) use state::{KEY_INSTALLED, KEY_LAST_APPLIED, KEY_MEMBERSHIP, State, verify_checkpoint};
 
 /// Entries applied in one RocksDB write batch at most.
 const APPLY_BATCH_MAX: usize = 256;
@@ -41,6 +49,7 @@ pub struct Machine {
     state: Arc<State>,
     snapshots: Arc<SnapshotStore>,
     committed_blobs: BlobFeed,
+    collected_blobs: CollectedFeed,
 }
 
 /// Tells the repair worker which blobs the log has just made visible.
@@ -80,14 +89,29 @@ impl Machine {
         data: &DataDir,
         committed_blobs: mpsc::Sender<(Digest, u64)>,
     ) -> Result<Self, RaftError> {
+        Self::open_at(data, committed_blobs, FEATURE_LEVEL)
+    }
+
+    /// As [`Self::open`], for a replica that takes part with this feature level: what is above it ends the
+    /// replica and is never skipped.
+    pub fn open_at(
+        data: &DataDir,
+        committed_blobs: mpsc::Sender<(Digest, u64)>,
+        feature_level: u32,
+    ) -> Result<Self, RaftError> {
         let snapshots = Arc::new(SnapshotStore::open(data)?);
-        let state = Arc::new(State::open(data)?);
+        let state = Arc::new(State::open(data)?.limited_to(feature_level)?);
         // A crash between an installation and the checkpoint that follows it leaves one from before.
         // The log behind it is purged, so a replica that got it could not go on from it.
         let installed =
             state.installed_index().map_err(|error| RaftError::Stopped(error.to_string()))?;
         snapshots.forget_before(installed);
-        Ok(Self { state, snapshots, committed_blobs: BlobFeed::new(committed_blobs) })
+        Ok(Self {
+            state,
+            snapshots,
+            committed_blobs: BlobFeed::new(committed_blobs),
+            collected_blobs: CollectedFeed::default(),
+        })
     }
 
     /// Runs `read` on the current metadata.
@@ -101,6 +125,10 @@ impl Machine {
 
     pub(crate) fn blob_feed(&self) -> BlobFeed {
         self.committed_blobs.clone()
+    }
+
+    pub(crate) fn collected_feed(&self) -> CollectedFeed {
+        self.collected_blobs.clone()
     }
 
     /// The index of the last applied entry, as it changes.
@@ -143,6 +171,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
             for (digest, size) in applied.blobs {
                 self.committed_blobs.push(digest, size);
             }
+            self.collected_blobs.push(applied.collected);
             // Answered only after the batch is written: a proposer that reads at once must see it.
             for (responder, outcome) in responders.into_iter().zip(applied.outcomes) {
                 if let Some(responder) = responder {
@@ -169,6 +198,8 @@ impl RaftStateMachine<TypeConfig> for Machine {
             .map_err(io::Error::other)??;
         // Blobs named by the snapshot never passed through apply here.
         self.committed_blobs.overflow();
+        // And others may have been collected in what was passed over.
+        self.collected_blobs.overflow();
         self.get_snapshot_builder().await.build().await?;
         Ok(())
     }
@@ -185,6 +216,10 @@ fn payload_bytes(entry: &Entry) -> usize {
             command: Command::PutManifest { bytes, .. } | Command::PushManifest { bytes, .. },
             ..
         }) => bytes.len(),
+        // What it removes is in the state: it may rewrite as much as a whole batch holds.
+        Payload::Normal(Proposal { command: Command::ApplyRetention { .. }, .. }) => {
+            APPLY_BATCH_BYTES
+        }
         _ => 0,
     }
 }

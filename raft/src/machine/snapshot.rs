@@ -10,12 +10,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use openraft::RaftSnapshotBuilder;
-use tercet_storage::codec::{decode, encode};
 use tercet_storage::{DataDir, StorageError, atomic_write, failpoint};
 
 use super::state::State;
 use crate::error::RaftError;
-use crate::records::{SNAPSHOT_META, SnapshotMetaRecord, to_io};
+use crate::records::{decode_snapshot_meta, encode_snapshot_meta, to_io};
 use crate::type_config::TypeConfig;
 use crate::type_config::alias::{Snapshot, SnapshotMeta};
 
@@ -99,8 +98,7 @@ impl SnapshotStore {
     }
 
     fn publish(&self, snapshot: &Snapshot) -> io::Result<()> {
-        let record = SnapshotMetaRecord::from(&snapshot.meta);
-        let bytes = encode(SNAPSHOT_META, &record).map_err(to_io)?;
+        let bytes = encode_snapshot_meta(&snapshot.meta).map_err(to_io)?;
         atomic_write(&meta_path(snapshot.snapshot.path()), &bytes).map_err(to_io)?;
         snapshot.snapshot.keep();
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
@@ -172,8 +170,7 @@ fn newest_complete(dir: &Path) -> io::Result<Option<Snapshot>> {
 
 fn read_meta(checkpoint: &Path) -> Option<SnapshotMeta> {
     let bytes = std::fs::read(meta_path(checkpoint)).ok()?;
-    let record: SnapshotMetaRecord = decode(SNAPSHOT_META, &bytes).ok()?;
-    record.try_into().ok()
+    decode_snapshot_meta(&bytes).ok()
 }
 
 fn meta_path(checkpoint: &Path) -> PathBuf {

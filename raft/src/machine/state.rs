@@ -1,27 +1,32 @@
 //! The state database and its replacement by a snapshot.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tercet_storage::codec::{decode, encode};
 use tercet_storage::{
-    DataDir, Digest, KvRead, Meta, MetaBatch, StateDb, StorageError, Table, failpoint, fatal,
-    sync_dir,
+    AwaitedBlobRecord, CollectionHoldsRecord, DataDir, Digest, KvRead, MemberRecord, Meta,
+    MetaBatch, StateDb, StorageError, Table, failpoint, fatal, sync_dir,
 };
 use tokio::sync::watch;
 
 use super::apply;
 use super::snapshot::SnapshotDir;
 use crate::error::RaftError;
+use crate::feature::{self, FEATURE_LEVEL};
 use crate::outcome::Outcome;
-use crate::records::{LOG_ID, LogIdRecord, MEMBERSHIP, StoredMembershipRecord, to_io};
-use crate::type_config::alias::{Entry, LogId, Payload, SnapshotMeta, StoredMembership};
+use crate::records::{LOG_ID, LogIdRecord, decode_membership, encode_membership, to_io};
+use crate::type_config::alias::{
+    Entry, LogId, Membership, Payload, SnapshotMeta, StoredMembership,
+};
+use crate::type_config::{NodeId, ReplicaNode};
 
-const KEY_LAST_APPLIED: &[u8] = b"last_applied";
-const KEY_MEMBERSHIP: &[u8] = b"membership";
+pub(crate) const KEY_LAST_APPLIED: &[u8] = b"last_applied";
+pub(crate) const KEY_MEMBERSHIP: &[u8] = b"membership";
 /// Position of the snapshot this database came from: the log may end before it.
-const KEY_INSTALLED: &[u8] = b"installed_snapshot";
+pub(crate) const KEY_INSTALLED: &[u8] = b"installed_snapshot";
 
 /// Records read at once while a received checkpoint is verified.
 const VERIFY_PAGE: usize = 64;
@@ -34,21 +39,38 @@ pub(crate) struct State {
     /// Held while writing and while taking a checkpoint, so that a checkpoint lies between batches.
     writing: Mutex<()>,
     applied: watch::Sender<Option<u64>>,
+    /// What this replica understands.
+    feature_level: u32,
 }
 
 /// What a batch of entries brought about, in order.
-pub(super) struct Applied {
+pub(crate) struct Applied {
     pub(super) outcomes: Vec<Outcome>,
     pub(super) blobs: Vec<(Digest, u64)>,
+    pub(super) collected: Vec<Digest>,
 }
 
 impl State {
-    pub(super) fn open(data: &DataDir) -> Result<Self, RaftError> {
+    pub(crate) fn open(data: &DataDir) -> Result<Self, RaftError> {
         recover_interrupted_install(data)?;
         let db = StateDb::open(&data.state())?;
         let last = last_applied(&db)?;
         let (applied, _) = watch::channel(last.map(|id| id.index));
-        Ok(Self { data: data.clone(), db: RwLock::new(Some(db)), writing: Mutex::new(()), applied })
+        Ok(Self {
+            data: data.clone(),
+            db: RwLock::new(Some(db)),
+            writing: Mutex::new(()),
+            applied,
+            feature_level: FEATURE_LEVEL,
+        })
+    }
+
+    /// For a replica that takes part with this feature level; an error if the state is above it.
+    pub(super) fn limited_to(mut self, feature_level: u32) -> Result<Self, RaftError> {
+        self.feature_level = feature_level;
+        let checked = self.read(|meta| feature::check_state(feature_level, meta));
+        checked.map_err(|error| RaftError::Stopped(error.to_string()))??;
+        Ok(self)
     }
 
     /// Runs `read` on the current database. Short and synchronous: a snapshot installation waits for
@@ -71,17 +93,20 @@ impl State {
         })
     }
 
-    pub(super) fn applied(&self) -> io::Result<(Option<LogId>, StoredMembership)> {
+    pub(crate) fn applied(&self) -> io::Result<(Option<LogId>, StoredMembership)> {
         self.with_db(|db| Ok((last_applied(db).map_err(to_io)?, membership(db)?)))
     }
 
     /// Applies entries in one write batch.
-    pub(super) fn apply(&self, entries: Vec<Entry>) -> io::Result<Applied> {
+    pub(crate) fn apply(&self, entries: Vec<Entry>) -> io::Result<Applied> {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let applied = self.with_db(|db| {
             let mut batch = MetaBatch::new(db);
-            let mut applied =
-                Applied { outcomes: Vec::with_capacity(entries.len()), blobs: Vec::new() };
+            let mut applied = Applied {
+                outcomes: Vec::with_capacity(entries.len()),
+                blobs: Vec::new(),
+                collected: Vec::new(),
+            };
             let mut last = None;
             for entry in entries {
                 last = Some(entry.log_id);
@@ -89,15 +114,18 @@ impl State {
                     Payload::Blank => Outcome::Done,
                     Payload::Membership(membership) => {
                         let stored = StoredMembership::new(Some(entry.log_id), membership);
-                        let record = StoredMembershipRecord::from(&stored);
-                        let bytes = encode(MEMBERSHIP, &record).map_err(to_io)?;
+                        let bytes = encode_membership(&stored).map_err(to_io)?;
                         batch.put(Table::System, KEY_MEMBERSHIP, bytes);
                         Outcome::Done
                     }
                     Payload::Normal(proposal) => {
+                        feature::check_command(self.feature_level, &proposal.command)?;
                         apply::apply(&mut batch, proposal, &mut applied.blobs).map_err(to_io)?
                     }
                 };
+                if let Outcome::Collected(digests) = &outcome {
+                    applied.collected.extend_from_slice(digests);
+                }
                 applied.outcomes.push(outcome);
             }
             if let Some(id) = last {
@@ -121,7 +149,7 @@ impl State {
 
     /// Writes a checkpoint into `dir` and says what it contains. When this returns, everything in it
     /// is on disk, and so is the live database up to there: the log may be purged behind it.
-    pub(super) fn checkpoint(&self, dir: &std::path::Path) -> io::Result<SnapshotMeta> {
+    pub(crate) fn checkpoint(&self, dir: &std::path::Path) -> io::Result<SnapshotMeta> {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         self.with_db(|db| {
             db.flush_wal();
@@ -140,7 +168,7 @@ impl State {
     /// crash between any two of these.
     pub(super) fn install(&self, meta: &SnapshotMeta, received: SnapshotDir) -> io::Result<()> {
         let incoming = received.path().to_owned();
-        prepare_incoming(&incoming, meta)?;
+        prepare_incoming(&incoming, meta, self.feature_level)?;
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut slot = self.write_slot();
         // Closing the old database releases its lock file before the rename.
@@ -169,6 +197,74 @@ impl State {
             tracing::warn!(path = %backup.display(), %error, "cannot remove the replaced state database");
         }
         Ok(())
+    }
+
+    /// Makes this the state of a new cluster whose only member is `node_id`: all other ids retire, the
+    /// log may end where the state does. Durable on return; answers where that is. Never for a
+    /// database that a replica will open again under its old identity.
+    pub(crate) fn found_anew(
+        &self,
+        node_id: NodeId,
+        node: &ReplicaNode,
+        at_ms: u64,
+    ) -> io::Result<LogId> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.with_db(|db| {
+            let last = last_applied(db).map_err(to_io)?.ok_or_else(|| {
+                io::Error::new(io::ErrorKind::InvalidData, "nothing was ever applied to this state")
+            })?;
+            let mut batch = MetaBatch::new(db);
+            for (name, member) in Meta(db).members().map_err(to_io)? {
+                batch.delete_member(&name);
+                batch.delete_leaving(&name);
+                batch.put_retired(member.node_id);
+            }
+            for (id, _) in membership(db)?.membership().nodes() {
+                batch.put_retired(*id);
+            }
+            // Else it would pass for a cluster that an operator has made this small.
+            batch.forget_removals().map_err(to_io)?;
+            let record = MemberRecord { node_id, admitted_ms: at_ms };
+            batch.put_member(&node.name, &record).map_err(to_io)?;
+            if !Meta(db).collection_holds().map_err(to_io)?.is_empty() {
+                // Of a backup, perhaps the one that this comes from.
+                let none = CollectionHoldsRecord { holds: Vec::new() };
+                batch.put_collection_holds(&none).map_err(to_io)?;
+            }
+            let nodes = BTreeMap::from([(node_id, node.clone())]);
+            let alone = Membership::new(vec![BTreeSet::from([node_id])], nodes)
+                .map_err(|error| io::Error::other(error.to_string()))?;
+            let stored = StoredMembership::new(Some(last), alone);
+            let bytes = encode_membership(&stored).map_err(to_io)?;
+            batch.put(Table::System, KEY_MEMBERSHIP, bytes);
+            let bytes = encode(LOG_ID, &LogIdRecord::from(&last)).map_err(to_io)?;
+            batch.put(Table::System, KEY_INSTALLED, bytes);
+            batch.commit().map_err(to_io)?;
+            db.flush().map_err(to_io)?;
+            db.flush_wal();
+            Ok(last)
+        })
+    }
+
+    /// Makes blobs unknown whose bytes are gone. What names them awaits them from then on, as if it had been
+    /// pushed without them.
+    pub(crate) fn forget_blobs(&self, lost: &[Digest]) -> io::Result<()> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.with_db(|db| {
+            let mut batch = MetaBatch::new(db);
+            for digest in lost {
+                for repository in Meta(db).blob_repositories(digest, usize::MAX).map_err(to_io)? {
+                    let link = Meta(db).blob_link(&repository, digest).map_err(to_io)?;
+                    batch.delete_blob_link(&repository, digest);
+                    if let Some(references) = link.map(|link| link.references).filter(|n| *n > 0) {
+                        let awaited = AwaitedBlobRecord { references };
+                        batch.put_awaited_blob(&repository, digest, &awaited).map_err(to_io)?;
+                    }
+                }
+                batch.delete_blob(digest);
+            }
+            batch.commit().map_err(to_io)
+        })
     }
 
     fn with_db<T>(&self, run: impl FnOnce(&StateDb) -> io::Result<T>) -> io::Result<T> {
@@ -216,8 +312,13 @@ fn check_announced(db: &StateDb, meta: &SnapshotMeta) -> io::Result<()> {
 
 /// Opens the received checkpoint once: it must contain exactly what was announced, and it is marked
 /// as installed so that a later start knows why the log ends before it.
-fn prepare_incoming(incoming: &std::path::Path, meta: &SnapshotMeta) -> io::Result<()> {
+fn prepare_incoming(
+    incoming: &std::path::Path,
+    meta: &SnapshotMeta,
+    feature_level: u32,
+) -> io::Result<()> {
     let db = StateDb::open(incoming).map_err(to_io)?;
+    feature::check_state(feature_level, Meta(&db)).map_err(io::Error::other)?;
     check_announced(&db, meta)?;
     if let Some(id) = meta.last_log_id {
         let mut batch = MetaBatch::new(&db);
@@ -262,9 +363,6 @@ fn last_applied(db: &StateDb) -> Result<Option<LogId>, StorageError> {
 fn membership(db: &StateDb) -> io::Result<StoredMembership> {
     match db.get(Table::System, KEY_MEMBERSHIP).map_err(to_io)? {
         None => Ok(StoredMembership::default()),
-        Some(bytes) => {
-            let record: StoredMembershipRecord = decode(MEMBERSHIP, &bytes).map_err(to_io)?;
-            record.try_into()
-        }
+        Some(bytes) => decode_membership(&bytes),
     }
 }

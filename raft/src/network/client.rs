@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use openraft::errors::{
     NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable,
@@ -15,9 +15,11 @@ use openraft::raft::{
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::snapshot::send_stream;
-use super::wire::{decode_answer, encode_message};
+use super::wire::{Message, decode_answer, encode_message};
 use super::{RpcKind, Target, Transport, TransportError};
+use crate::latency::{Latency, PeerLatencies};
 use crate::machine::SnapshotDir;
+use crate::room::FullPeers;
 use crate::type_config::alias::{Snapshot, Vote};
 use crate::type_config::{NodeId, ReplicaNode, TypeConfig};
 
@@ -25,10 +27,15 @@ use crate::type_config::{NodeId, ReplicaNode, TypeConfig};
 /// fsync on the other side, and a busy disk takes its time.
 const DEADLINE_MIN: Duration = Duration::from_millis(1500);
 
+/// `507 Insufficient Storage`: how a transport says [`crate::RpcError::NoSpace`].
+const NO_SPACE_STATUS: u16 = 507;
+
 /// Makes one [`PeerClient`] per member.
 pub(crate) struct NetworkFactory {
     pub(crate) own_id: NodeId,
     pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) full_peers: FullPeers,
+    pub(crate) latencies: PeerLatencies,
 }
 
 impl RaftNetworkFactory<TypeConfig> for NetworkFactory {
@@ -43,6 +50,8 @@ impl RaftNetworkFactory<TypeConfig> for NetworkFactory {
                 address: node.address.clone(),
             },
             transport: Arc::clone(&self.transport),
+            full_peers: self.full_peers.clone(),
+            latency: self.latencies.of(target),
         }
     }
 }
@@ -51,10 +60,13 @@ pub(crate) struct PeerClient {
     own_id: NodeId,
     target: Target,
     transport: Arc<dyn Transport>,
+    full_peers: FullPeers,
+    /// How long it takes to confirm entries.
+    latency: Latency,
 }
 
 impl PeerClient {
-    async fn call<Q: Serialize, A: DeserializeOwned>(
+    async fn call<Q: Serialize + Message, A: DeserializeOwned>(
         &self,
         rpc: RpcKind,
         action: RPCTypes,
@@ -72,6 +84,9 @@ impl PeerClient {
     }
 
     fn rpc_error(&self, action: RPCTypes, error: TransportError) -> RPCError<TypeConfig> {
+        if let TransportError::Rejected { status: NO_SPACE_STATUS, .. } = &error {
+            self.full_peers.refused(self.target.node_id);
+        }
         match error {
             // openraft backs off from an unreachable peer instead of hammering it.
             TransportError::NotSent(_) | TransportError::Rejected { .. } => {
@@ -96,7 +111,14 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
         rpc: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
-        self.call(RpcKind::Append, RPCTypes::AppendEntries, &rpc, &option).await
+        let asked = Instant::now();
+        let answer = self.call(RpcKind::Append, RPCTypes::AppendEntries, &rpc, &option).await?;
+        // A heartbeat writes nothing, so that it was taken says nothing.
+        if !rpc.entries.is_empty() {
+            self.latency.record(asked.elapsed());
+            self.full_peers.took(self.target.node_id);
+        }
+        Ok(answer)
     }
 
     async fn vote(

@@ -21,8 +21,8 @@ use crate::type_config::NodeId;
 pub(crate) use client::NetworkFactory;
 pub(crate) use snapshot::receive_snapshot;
 pub(crate) use wire::{
-    JoinAnswer, JoinRequest, ProposeAnswer, ReadIndexAnswer, decode_answer, decode_message,
-    encode_answer, encode_message,
+    JoinAnswer, JoinRequest, Message, ProposeAnswer, ReadIndexAnswer, decode_answer,
+    decode_message, encode_answer, encode_message,
 };
 
 /// Carries bytes to another replica's peer listener. The caller of this crate supplies it; tests
@@ -51,6 +51,14 @@ pub trait Transport: Send + Sync + 'static {
         address: &str,
         deadline: Duration,
     ) -> BoxFuture<'_, Result<Hello, TransportError>>;
+
+    /// Tells a replica that waits with an empty disk which cluster to join.
+    fn invite(
+        &self,
+        address: &str,
+        invitation: &Invitation,
+        deadline: Duration,
+    ) -> BoxFuture<'_, Result<(), TransportError>>;
 }
 
 /// The replica an RPC is meant for. The receiver refuses it if it is not that replica: after a
@@ -74,6 +82,23 @@ pub struct Hello {
     pub cluster_id: Option<String>,
     /// Its Raft id; `None` on an empty disk.
     pub node_id: Option<NodeId>,
+    /// The feature level that its binary takes part with; one that does not say has 1.
+    #[serde(default = "first_level")]
+    pub feature_level: u32,
+}
+
+fn first_level() -> u32 {
+    1
+}
+
+/// What an operator has the leader say to a replica that waits with an empty disk, on
+/// `POST /peer/invite`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Invitation {
+    /// The cluster to join.
+    pub cluster_id: String,
+    /// The name that the replica must have.
+    pub name: String,
 }
 
 /// The RPCs of the peer listener.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use openraft::raft::{AppendEntriesRequest, TransferLeaderRequest, VoteRequest};
+use tercet_storage::Room;
 
 use super::wire::{decode_message, encode_answer};
 use super::{JoinRequest, RpcKind, receive_snapshot};
@@ -25,21 +26,26 @@ impl Inner {
         match rpc {
             RpcKind::Append => {
                 let request: AppendEntriesRequest<TypeConfig> = decode_message(rpc, &body)?;
+                self.room_to_append(&request)?;
                 let answer = self.raft.append_entries(request).await.map_err(unavailable)?;
                 encode_answer(rpc, &answer)
             }
             RpcKind::Vote => {
                 let request: VoteRequest<TypeConfig> = decode_message(rpc, &body)?;
+                self.room_to_vote()?;
                 let answer = self.raft.vote(request).await.map_err(unavailable)?;
                 encode_answer(rpc, &answer)
             }
             RpcKind::PreVote => {
                 let request: VoteRequest<TypeConfig> = decode_message(rpc, &body)?;
+                // A promise that could not be kept a moment later would only raise terms.
+                self.room_to_vote()?;
                 let answer = self.raft.pre_vote(request).await.map_err(unavailable)?;
                 encode_answer(rpc, &answer)
             }
             RpcKind::TransferLeader => {
                 let request: TransferLeaderRequest<TypeConfig> = decode_message(rpc, &body)?;
+                self.room_to_lead()?;
                 let answer =
                     self.raft.handle_transfer_leader(request).await.map_err(unavailable)?;
                 encode_answer(rpc, &answer)
@@ -64,9 +70,16 @@ impl Inner {
         &self,
         body: BoxStream<'static, io::Result<Bytes>>,
     ) -> Result<Bytes, RpcError> {
+        if self.headroom.room() < Room::Ample {
+            return Err(RpcError::NoSpace(self.headroom.describe()));
+        }
         let body = with_chunk_deadline(body);
-        let malformed =
-            |error: io::Error| RpcError::Malformed { rpc: "snapshot", reason: error.to_string() };
+        let malformed = |error: io::Error| match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                RpcError::NoSpace(error.to_string())
+            }
+            _ => RpcError::Malformed { rpc: "snapshot", reason: error.to_string() },
+        };
         let (vote, meta, dir) =
             receive_snapshot(&self.data.snapshots(), body).await.map_err(malformed)?;
         let (received, announced) = (dir.clone(), meta.clone());

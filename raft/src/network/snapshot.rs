@@ -10,14 +10,16 @@ use bytes::{Buf, Bytes, BytesMut};
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use serde::{Deserialize, Serialize};
-use tercet_storage::codec::{decode, encode};
+use tercet_storage::codec::{CodecError, Envelope, encode};
 use tercet_storage::{Algorithm, Digest, DigestHasher, sync_dir, sync_file};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 
 use super::wire::SNAPSHOT_HEAD;
 use crate::machine::{SnapshotDir, fresh_snapshot_dir};
-use crate::records::{SnapshotMetaRecord, VoteRecord, to_io};
+use crate::records::{
+    KindRecord, ReplicaRecord, SnapshotMetaRecord, VoteRecord, is_plain, to_io, without_kinds,
+};
 use crate::type_config::alias::{Snapshot, SnapshotMeta, Vote};
 
 /// Bytes read, sent and written at once.
@@ -28,9 +30,9 @@ const CHUNKS_AHEAD: usize = 4;
 const HEAD_BYTES_MAX: u32 = 4 * 1024 * 1024;
 
 #[derive(Serialize, Deserialize)]
-struct Head {
+struct Head<R> {
     vote: VoteRecord,
-    meta: SnapshotMetaRecord,
+    meta: SnapshotMetaRecord<R>,
     files: Vec<FileHead>,
 }
 
@@ -52,8 +54,7 @@ pub(super) async fn send_stream(
         .map_err(io::Error::other)??;
     let paths: Vec<(PathBuf, u64)> =
         files.iter().map(|file| (snapshot.snapshot.path().join(&file.name), file.size)).collect();
-    let head = Head { vote: (&vote).into(), meta: (&snapshot.meta).into(), files };
-    let head = encode(SNAPSHOT_HEAD, &head).map_err(to_io)?;
+    let head = encode_head(&vote, &snapshot.meta, files).map_err(to_io)?;
     let length = u32::try_from(head.len()).map_err(io::Error::other)?;
     let (chunks, stream) = mpsc::channel::<io::Result<Bytes>>(CHUNKS_AHEAD);
     // Ends with the stream: once the receiver is gone, the next send fails.
@@ -90,14 +91,39 @@ pub(crate) async fn receive_snapshot(
         return Err(invalid(format!("snapshot head of {length} bytes")));
     }
     let head = body.exact(length as usize).await?;
-    let head: Head = decode(SNAPSHOT_HEAD, &head).map_err(to_io)?;
+    let (vote, meta, files) = decode_head(&head)?;
     let dir = SnapshotDir::new(fresh_snapshot_dir(snapshots, "incoming"));
     tokio::fs::create_dir_all(dir.path()).await?;
-    for file in &head.files {
+    for file in &files {
         receive_file(&mut body, dir.path(), file).await?;
     }
     sync_dir(dir.path()).map_err(to_io)?;
-    Ok((head.vote.into(), head.meta.try_into()?, dir))
+    Ok((vote, meta, dir))
+}
+
+/// In the version that the receiver must know: the first, unless the membership has kinds or zones.
+fn encode_head(
+    vote: &Vote,
+    meta: &SnapshotMeta,
+    files: Vec<FileHead>,
+) -> Result<Vec<u8>, CodecError> {
+    let vote = VoteRecord::from(vote);
+    if is_plain(meta.last_membership.membership()) {
+        let head = Head::<ReplicaRecord> { vote, meta: meta.into(), files };
+        encode(without_kinds(SNAPSHOT_HEAD), &head)
+    } else {
+        encode(SNAPSHOT_HEAD, &Head::<KindRecord> { vote, meta: meta.into(), files })
+    }
+}
+
+fn decode_head(bytes: &[u8]) -> io::Result<(Vote, SnapshotMeta, Vec<FileHead>)> {
+    let envelope = Envelope::open(SNAPSHOT_HEAD, bytes).map_err(to_io)?;
+    if envelope.version < SNAPSHOT_HEAD.version {
+        let head: Head<ReplicaRecord> = envelope.decode().map_err(to_io)?;
+        return Ok((head.vote.into(), head.meta.try_into()?, head.files));
+    }
+    let head: Head<KindRecord> = envelope.decode().map_err(to_io)?;
+    Ok((head.vote.into(), head.meta.try_into()?, head.files))
 }
 
 async fn receive_file(body: &mut Input, dir: &Path, head: &FileHead) -> io::Result<()> {

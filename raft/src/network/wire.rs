@@ -4,21 +4,54 @@
 //! message is in the record envelope, so a damaged or foreign one is refused, not misread.
 
 use bytes::Bytes;
+use openraft::raft::{AppendEntriesRequest, TransferLeaderRequest, VoteRequest};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tercet_storage::Schema;
-use tercet_storage::codec::{decode, encode};
+use tercet_storage::codec::{Envelope, decode, encode};
 
 use super::RpcKind;
+use crate::command::Command;
 use crate::error::RpcError;
 use crate::outcome::Outcome;
-use crate::type_config::{NodeId, ReplicaNode};
+use crate::records::{is_plain, without_kinds};
+use crate::type_config::alias::Payload;
+use crate::type_config::{NodeId, ReplicaNode, TypeConfig};
 
-/// Version of the messages below. A replica refuses messages of another version.
-const VERSION: u8 = 1;
+/// Newest version of the messages below. A replica refuses newer ones. The first knows neither kinds nor
+/// zones of members, and is what is sent as long as there is nothing to say about them.
+const VERSION: u8 = 2;
 
 const fn schema(id: u16, name: &'static str) -> Schema {
     Schema { id, version: VERSION, name }
 }
+
+/// What may say something that a replica of feature level 1 would misread.
+pub(crate) trait Message {
+    /// Whether it does not.
+    fn is_plain(&self) -> bool {
+        true
+    }
+}
+
+impl Message for AppendEntriesRequest<TypeConfig> {
+    fn is_plain(&self) -> bool {
+        self.entries.iter().all(|entry| match &entry.payload {
+            Payload::Membership(membership) => is_plain(membership),
+            Payload::Blank | Payload::Normal(_) => true,
+        })
+    }
+}
+
+impl Message for JoinRequest {
+    fn is_plain(&self) -> bool {
+        self.node.is_plain()
+    }
+}
+
+impl Message for VoteRequest<TypeConfig> {}
+impl Message for TransferLeaderRequest<TypeConfig> {}
+impl Message for Command {}
+impl Message for () {}
 
 /// Schema of an RPC's request.
 fn request_schema(rpc: RpcKind) -> Schema {
@@ -54,8 +87,10 @@ pub(crate) enum JoinAnswer {
     Pending(String),
     /// Ask the leader, if one is known.
     NotLeader(Option<(NodeId, ReplicaNode)>),
-    /// Never: its id is retired.
+    /// Not as it is.
     Refused(String),
+    /// Never again: its id is retired, and the membership does not name it.
+    Gone(String),
 }
 
 /// What a leader says to a forwarded command.
@@ -66,6 +101,8 @@ pub(crate) enum ProposeAnswer {
     NotLeader,
     /// Accepted, but its fate is unknown.
     Unknown(String),
+    /// The disks have no room for it.
+    NoSpace(String),
 }
 
 /// What a leader says to a read-index question.
@@ -77,26 +114,34 @@ pub(crate) enum ReadIndexAnswer {
     NotLeader,
 }
 
-pub(crate) fn encode_message<T: Serialize>(rpc: RpcKind, message: &T) -> Result<Bytes, RpcError> {
-    encode(request_schema(rpc), message).map(Bytes::from).map_err(|error| malformed(rpc, &error))
+pub(crate) fn encode_message<T: Serialize + Message>(
+    rpc: RpcKind,
+    message: &T,
+) -> Result<Bytes, RpcError> {
+    let schema = request_schema(rpc);
+    let schema = if message.is_plain() { without_kinds(schema) } else { schema };
+    encode(schema, message).map(Bytes::from).map_err(|error| malformed(rpc, &error))
 }
 
 pub(crate) fn decode_message<T: DeserializeOwned>(
     rpc: RpcKind,
     bytes: &[u8],
 ) -> Result<T, RpcError> {
-    decode(request_schema(rpc), bytes).map_err(|error| malformed(rpc, &error))
+    // Both versions are read alike: a kind and a zone are part of the address.
+    Envelope::open(request_schema(rpc), bytes)
+        .and_then(Envelope::decode)
+        .map_err(|error| malformed(rpc, &error))
 }
 
 pub(crate) fn encode_answer<T: Serialize>(rpc: RpcKind, answer: &T) -> Result<Bytes, RpcError> {
-    encode(ANSWER, answer).map(Bytes::from).map_err(|error| malformed(rpc, &error))
+    encode(without_kinds(ANSWER), answer).map(Bytes::from).map_err(|error| malformed(rpc, &error))
 }
 
 pub(crate) fn decode_answer<T: DeserializeOwned>(
     rpc: RpcKind,
     bytes: &[u8],
 ) -> Result<T, RpcError> {
-    decode(ANSWER, bytes).map_err(|error| malformed(rpc, &error))
+    decode(without_kinds(ANSWER), bytes).map_err(|error| malformed(rpc, &error))
 }
 
 fn malformed(rpc: RpcKind, reason: &dyn std::fmt::Display) -> RpcError {

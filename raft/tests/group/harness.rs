@@ -10,14 +10,19 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use tempfile::TempDir;
 use tercet_raft::{
-    Consensus, Freshness, Hello, Identity, InitialMember, RaftError, RaftTiming, ReplicaNode, Role,
-    RpcKind, StartOptions, Target, Transport, TransportError, bootstrap,
+    BootstrapOptions, Consensus, FEATURE_LEVEL, Freshness, Hello, Identity, InitialMember,
+    Invitation, MemberKind, RaftError, RaftTiming, ReplicaNode, Role, RpcError, RpcKind,
+    StartOptions, Target, Transport, TransportError, bootstrap,
 };
-use tercet_storage::{Clock, DataDir, StorageError, SystemClock};
+use tercet_storage::{Clock, DataDir, Headroom, HeadroomOptions, Space, StorageError, SystemClock};
 use tokio::sync::{mpsc, watch};
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) const ENTRIES_PER_SNAPSHOT: u64 = 200;
+/// Bytes of each replica's volume, as far as Raft is told.
+pub(crate) const VOLUME_BYTES: u64 = 1 << 40;
+/// Half of it is where growing ends, an eighth where everything does.
+pub(crate) const HEADROOM_BYTES: u64 = 64 << 20;
 
 pub(crate) struct Group {
     network: Arc<Network>,
@@ -25,10 +30,39 @@ pub(crate) struct Group {
     running: Vec<Option<Consensus>>,
 }
 
+/// How a replica is configured.
+#[derive(Clone)]
+pub(crate) struct Spec {
+    pub(crate) kind: MemberKind,
+    pub(crate) zone: Option<String>,
+    pub(crate) feature_level: u32,
+    /// Its name and where it listens, if it is to take another one's.
+    pub(crate) name: Option<String>,
+    /// Its initial members, if they are not those of the others.
+    pub(crate) initial_members: Option<Vec<usize>>,
+}
+
+impl Default for Spec {
+    fn default() -> Self {
+        Self {
+            kind: MemberKind::Voter,
+            zone: None,
+            feature_level: FEATURE_LEVEL,
+            name: None,
+            initial_members: None,
+        }
+    }
+}
+
 impl Group {
     pub(crate) async fn start(count: usize) -> Self {
+        Self::start_as(count, |_| Spec::default()).await
+    }
+
+    pub(crate) async fn start_as(count: usize, spec: impl Fn(usize) -> Spec) -> Self {
+        let specs = (0..count).map(|i| (i, spec(i))).collect();
         let mut group = Self {
-            network: Arc::new(Network { count, ..Network::default() }),
+            network: Arc::new(Network { count, specs: Mutex::new(specs), ..Network::default() }),
             dirs: (0..count).map(|_| TempDir::new().unwrap()).collect(),
             running: (0..count).map(|_| None).collect(),
         };
@@ -39,6 +73,69 @@ impl Group {
             group.settled(i).await;
         }
         group
+    }
+
+    /// Starts one more replica on an empty disk; answers its number.
+    pub(crate) async fn add(&mut self, spec: Spec) -> usize {
+        let i = self.add_stopped(spec);
+        self.restart_unsettled(i).await;
+        i
+    }
+
+    /// As [`Self::add`], without starting it.
+    pub(crate) fn add_stopped(&mut self, spec: Spec) -> usize {
+        let i = self.running.len();
+        self.set_spec(i, spec);
+        self.dirs.push(TempDir::new().unwrap());
+        self.running.push(None);
+        i
+    }
+
+    /// Starts it in the background: it may have to wait.
+    pub(crate) fn starting(&self, i: usize) -> tokio::task::JoinHandle<Consensus> {
+        tokio::spawn(start_replica(self.network.clone(), self.data(i), i))
+    }
+
+    /// Starts it outside of the group's care; the error if it refuses.
+    pub(crate) async fn try_start(&self, i: usize) -> Result<Consensus, RaftError> {
+        self.set_cut(i, false);
+        try_start_replica(self.network.clone(), self.data(i), i).await
+    }
+
+    pub(crate) async fn start_error(&self, i: usize) -> String {
+        match self.try_start(i).await {
+            Ok(_) => panic!("replica {i} starts"),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    pub(crate) fn started(&mut self, i: usize, replica: Consensus) {
+        self.running[i] = Some(replica);
+    }
+
+    /// From its next start on.
+    pub(crate) fn set_spec(&self, i: usize, spec: Spec) {
+        self.network.specs.lock().unwrap().insert(i, spec);
+    }
+
+    /// Cuts a running replica off, or lets it in again.
+    pub(crate) fn set_cut(&self, i: usize, cut: bool) {
+        let mut all = self.network.cut.lock().unwrap();
+        if cut {
+            all.insert(i)
+        } else {
+            all.remove(&i)
+        };
+    }
+
+    /// From now on every message takes so much longer.
+    pub(crate) fn set_delay(&self, delay: Duration) {
+        *self.network.delay.lock().unwrap() = delay;
+    }
+
+    /// The replicas that run.
+    pub(crate) fn all(&self) -> Vec<usize> {
+        (0..self.running.len()).filter(|i| self.running[*i].is_some()).collect()
     }
 
     pub(crate) fn data(&self, i: usize) -> DataDir {
@@ -56,6 +153,11 @@ impl Group {
             })
         })
         .await
+    }
+
+    /// From now on so many bytes are left on a replica's volume.
+    pub(crate) fn set_free(&self, i: usize, bytes: u64) {
+        self.network.free.lock().unwrap().insert(i, bytes);
     }
 
     /// Cuts the replica off first, so that it cannot say goodbye.
@@ -105,24 +207,51 @@ impl Group {
 }
 
 async fn start_replica(network: Arc<Network>, data: DataDir, i: usize) -> Consensus {
+    try_start_replica(network, data, i).await.unwrap()
+}
+
+async fn try_start_replica(
+    network: Arc<Network>,
+    data: DataDir,
+    i: usize,
+) -> Result<Consensus, RaftError> {
     std::fs::create_dir_all(data.root()).unwrap();
-    let name = name(i);
-    let initial_members: Vec<InitialMember> = (0..network.count)
+    let spec = network.specs.lock().unwrap().get(&i).cloned().unwrap_or_default();
+    let name = spec.name.clone().unwrap_or_else(|| self::name(i));
+    let known = spec.initial_members.clone().unwrap_or_else(|| (0..network.count).collect());
+    let initial_members: Vec<InitialMember> = known
+        .into_iter()
         .map(|i| InitialMember { name: self::name(i), address: address(i) })
         .collect();
     network.names.lock().unwrap().insert(i, Identity::load(&data).unwrap());
     let transport: Arc<dyn Transport> = Arc::new(Link { network: network.clone(), from: i });
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let (progress, _) = watch::channel(String::new());
-    let identity =
-        bootstrap(&data, &name, &initial_members, &transport, &clock, &progress).await.unwrap();
+    let invited = network.invitations(i);
+    let identity = bootstrap(BootstrapOptions {
+        data: &data,
+        own_name: &name,
+        kind: spec.kind,
+        initial_members: &initial_members,
+        transport: &transport,
+        clock: &clock,
+        progress: &progress,
+        invited: &invited,
+    })
+    .await
+    .unwrap();
     network.names.lock().unwrap().insert(i, Some(identity.clone()));
     // A snapshot that was being taken may hold the databases a moment longer than the replica ran.
     let consensus = until("the databases are free", || async {
         let options = StartOptions {
             data: data.clone(),
             identity: identity.clone(),
-            node: ReplicaNode { name: name.clone(), address: address(i) },
+            node: ReplicaNode {
+                name: name.clone(),
+                address: address(i),
+                kind: spec.kind,
+                zone: spec.zone.clone(),
+            },
             initial_members: initial_members.clone(),
             timing: RaftTiming {
                 heartbeat: Duration::from_millis(100),
@@ -134,23 +263,44 @@ async fn start_replica(network: Arc<Network>, data: DataDir, i: usize) -> Consen
             },
             transport: transport.clone(),
             clock: clock.clone(),
+            headroom: headroom(&network, &data, i),
+            feature_level: spec.feature_level,
             committed_blobs: mpsc::channel(1024).0,
         };
         match Consensus::start(options).await {
             Err(RaftError::Storage(StorageError::Locked { .. })) => None,
-            started => Some(started.unwrap()),
+            started => Some(started),
         }
     })
-    .await;
+    .await?;
     network.replicas.lock().unwrap().insert(i, consensus.clone());
-    consensus
+    Ok(consensus)
 }
 
-fn name(i: usize) -> String {
+/// Looks at a volume whose space the test sets.
+fn headroom(network: &Arc<Network>, data: &DataDir, i: usize) -> Headroom {
+    let network = Arc::clone(network);
+    let probe = move |_: &std::path::Path| {
+        let available = network.free.lock().unwrap().get(&i).copied().unwrap_or(VOLUME_BYTES);
+        Ok(Space { total: VOLUME_BYTES, available, inodes_total: 0, inodes_available: 0 })
+    };
+    let options = HeadroomOptions { headroom_bytes: HEADROOM_BYTES, reserve_bytes: 0 };
+    Headroom::open_with(data, options, Arc::new(probe)).unwrap()
+}
+
+/// As the peer listener says it.
+fn refusal(error: RpcError) -> TransportError {
+    match error {
+        RpcError::NoSpace(message) => TransportError::Rejected { status: 507, message },
+        error => TransportError::Broken(error.to_string()),
+    }
+}
+
+pub(crate) fn name(i: usize) -> String {
     format!("replica-{i}")
 }
 
-fn address(i: usize) -> String {
+pub(crate) fn address(i: usize) -> String {
     format!("memory://{i}")
 }
 
@@ -161,6 +311,22 @@ struct Network {
     replicas: Mutex<HashMap<usize, Consensus>>,
     names: Mutex<HashMap<usize, Option<Identity>>>,
     cut: Mutex<HashSet<usize>>,
+    /// Bytes left on the volumes that are filling up.
+    free: Mutex<HashMap<usize, u64>>,
+    specs: Mutex<HashMap<usize, Spec>>,
+    delay: Mutex<Duration>,
+    invited: Mutex<HashMap<usize, watch::Sender<Option<Invitation>>>>,
+}
+
+impl Network {
+    fn invitations(&self, i: usize) -> watch::Receiver<Option<Invitation>> {
+        let mut invited = self.invited.lock().unwrap();
+        invited.entry(i).or_insert_with(|| watch::Sender::new(None)).subscribe()
+    }
+
+    fn spec(&self, i: usize) -> Spec {
+        self.specs.lock().unwrap().get(&i).cloned().unwrap_or_default()
+    }
 }
 
 struct Link {
@@ -198,12 +364,14 @@ impl Transport for Link {
         deadline: Duration,
     ) -> BoxFuture<'_, Result<Bytes, TransportError>> {
         let replica = self.replica(target);
+        let delay = *self.network.delay.lock().unwrap();
         Box::pin(async move {
+            tokio::time::sleep(delay).await;
             let answer =
                 tokio::time::timeout(deadline, replica?.handle_rpc(rpc, body).into_future())
                     .await
                     .map_err(|_| TransportError::TimedOut(deadline))?;
-            answer.map_err(|error| TransportError::Broken(error.to_string()))
+            answer.map_err(refusal)
         })
     }
 
@@ -214,12 +382,7 @@ impl Transport for Link {
         _deadline: Duration,
     ) -> BoxFuture<'_, Result<Bytes, TransportError>> {
         let replica = self.replica(target);
-        Box::pin(async move {
-            replica?
-                .handle_snapshot(body)
-                .await
-                .map_err(|error| TransportError::Broken(error.to_string()))
-        })
+        Box::pin(async move { replica?.handle_snapshot(body).await.map_err(refusal) })
     }
 
     fn hello(
@@ -233,11 +396,31 @@ impl Transport for Link {
             let identity = self.network.names.lock().unwrap().get(&to).cloned();
             let identity =
                 identity.ok_or_else(|| TransportError::NotSent("not listening".to_owned()))?;
+            let spec = self.network.spec(to);
             Ok(Hello {
-                name: name(to),
+                name: spec.name.unwrap_or_else(|| name(to)),
                 cluster_id: identity.as_ref().map(|identity| identity.cluster_id.clone()),
                 node_id: identity.as_ref().map(|identity| identity.node_id),
+                feature_level: spec.feature_level,
             })
+        })
+    }
+
+    fn invite(
+        &self,
+        address: &str,
+        invitation: &Invitation,
+        _deadline: Duration,
+    ) -> BoxFuture<'_, Result<(), TransportError>> {
+        let reached = self.reach(address);
+        let invitation = invitation.clone();
+        Box::pin(async move {
+            let invited = self.network.invited.lock().unwrap();
+            let waiting = invited.get(&reached?);
+            let waiting =
+                waiting.ok_or_else(|| TransportError::NotSent("not listening".to_owned()))?;
+            waiting.send_replace(Some(invitation));
+            Ok(())
         })
     }
 }

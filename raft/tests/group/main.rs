@@ -3,5 +3,8 @@
 
 mod content;
 mod harness;
+mod levels;
+mod members;
 mod promises;
 mod settings;
+mod space;

@@ -31,6 +31,13 @@ impl DataDir {
     /// [`crate::atomic_write`] in it. The lock ends with the guard or with the process, however that ends.
     pub fn lock(&self) -> Result<DirectoryLock, StorageError> {
         create_dir_durable(&self.root)?;
+        let lock = self.lock_as_is()?;
+        remove_stray_temporaries(&self.root)?;
+        Ok(lock)
+    }
+
+    /// Takes the lock of a directory that is there, and changes nothing else in it.
+    pub fn lock_as_is(&self) -> Result<DirectoryLock, StorageError> {
         let path = self.lock_file();
         let mut open = File::options();
         open.read(true).write(true).create(true).truncate(false);
@@ -40,7 +47,6 @@ impl DataDir {
             Err(TryLockError::WouldBlock) => return Err(StorageError::Locked { path }),
             Err(TryLockError::Error(error)) => return Err(StorageError::io("lock", &path)(error)),
         }
-        remove_stray_temporaries(&self.root)?;
         Ok(DirectoryLock { _file: file })
     }
 
@@ -86,6 +92,24 @@ impl DataDir {
         self.root.join("snapshots")
     }
 
+    /// `reserve`: bytes that are given up when the volume is full.
+    #[must_use]
+    pub fn reserve(&self) -> PathBuf {
+        self.root.join("reserve")
+    }
+
+    /// `scrub.json`: how far the reading of all blobs has come.
+    #[must_use]
+    pub fn scrub(&self) -> PathBuf {
+        self.root.join("scrub.json")
+    }
+
+    /// `edge-uses`: what an edge keeps, in the order of its last use.
+    #[must_use]
+    pub fn edge_uses(&self) -> PathBuf {
+        self.root.join("edge-uses")
+    }
+
     /// `lock`: the file that one process holds locked.
     #[must_use]
     pub fn lock_file(&self) -> PathBuf {
@@ -126,7 +150,8 @@ impl DataDir {
     }
 
     /// Where a corrupt file goes, and the note that says why.
-    pub(super) fn quarantined(&self, digest: &Digest, now_ms: u64) -> (PathBuf, PathBuf) {
+    #[must_use]
+    pub fn quarantined(&self, digest: &Digest, now_ms: u64) -> (PathBuf, PathBuf) {
         let name = format!("{}-{}-{now_ms}", digest.algorithm(), digest.hex());
         let directory = self.quarantine();
         (directory.join(&name), directory.join(format!("{name}{QUARANTINE_NOTE_SUFFIX}")))

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::TryStreamExt as _;
 use futures_util::stream::{self, Stream};
 use tokio::task::JoinHandle;
 
@@ -99,6 +100,11 @@ impl BlobReader {
     /// The content in chunks of up to 256 KiB, with one chunk read ahead. After an error the stream ends; the
     /// receiver must not treat what it has as complete.
     pub fn into_stream(self) -> impl Stream<Item = Result<Bytes, StorageError>> + Send + 'static {
+        self.into_content().map_err(|broken| broken.error)
+    }
+
+    /// As [`BlobReader::into_stream`]; the error says how somebody who has the blob from elsewhere can go on.
+    pub fn into_content(self) -> impl Stream<Item = Result<Bytes, Broken>> + Send + 'static {
         let hasher = self.is_whole().then(|| Box::new(DigestHasher::new(self.digest.algorithm())));
         let at = self.range.start;
         let mut reading = Reading { reader: Arc::new(self), hasher, at, ahead: None };
@@ -120,20 +126,24 @@ impl BlobReader {
             return Ok(());
         }
         let (file, path, size) = (Arc::clone(&self.file), self.path.clone(), self.size);
+        let (store, digest, identity) =
+            (Arc::clone(&self.store), self.digest.clone(), self.identity);
         let mut hasher = DigestHasher::new(self.digest.algorithm());
-        let (actual, after) = blocking("verify blob", move || {
+        let actual = blocking("verify blob", move || {
             let _guard = guard;
             hash_prefix(&file, &path, size, &mut hasher)?;
             let after = file.metadata().map_err(StorageError::io("stat", &path))?;
-            Ok((hasher.finish(), FileIdentity::of(&after)))
+            let actual = hasher.finish();
+            // Written to while it was read: what was verified may not be what is there now. Noted here, so
+            // that it counts also when whoever asked has given up waiting.
+            if actual == digest && FileIdentity::of(&after) == identity {
+                store.verified.insert(&digest, identity);
+            }
+            Ok(actual)
         })
         .await?;
         if actual != self.digest {
             return Err(self.condemn(format!("its content has digest {actual}")).await);
-        }
-        // Written to while it was read: what was verified may not be what is there now.
-        if after == self.identity {
-            self.store.verified.insert(&self.digest, after);
         }
         Ok(())
     }
@@ -176,10 +186,36 @@ impl fmt::Debug for BlobReader {
     }
 }
 
+/// A read that could not go on.
+#[derive(Debug)]
+pub struct Broken {
+    /// Why.
+    pub error: StorageError,
+    /// What is left to read; `None` if bytes that were handed out already are wrong.
+    pub rest: Option<Rest>,
+}
+
+/// What is left of a blob, or of a range of one, after a read that broke off.
+pub struct Rest {
+    /// The bytes that were not handed out.
+    pub range: Range<u64>,
+    /// Of a whole blob: the hash over everything before them.
+    pub hasher: Option<Box<DigestHasher>>,
+}
+
+impl fmt::Debug for Rest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rest").field("range", &self.range).finish_non_exhaustive()
+    }
+}
+
 /// What a blocking read brings back.
 enum Chunk {
     Good(Bytes, Option<Box<DigestHasher>>),
-    Corrupt(String),
+    /// The file is not what it must be.
+    Corrupt(String, Option<Rest>),
+    /// The disk did not give the bytes, which says nothing about them.
+    Failed(StorageError, Rest),
 }
 
 struct Reading {
@@ -187,20 +223,34 @@ struct Reading {
     hasher: Option<Box<DigestHasher>>,
     /// Where the chunk after the one being read starts.
     at: u64,
-    ahead: Option<JoinHandle<Result<Chunk, StorageError>>>,
+    ahead: Option<JoinHandle<Chunk>>,
 }
 
 impl Reading {
-    async fn next(mut self) -> Result<Option<(Bytes, Self)>, StorageError> {
+    async fn next(mut self) -> Result<Option<(Bytes, Self)>, Broken> {
         let Some(ahead) = self.ahead.take() else { return Ok(None) };
-        let chunk = ahead.await.map_err(|_| StorageError::Cancelled { operation: "read blob" })?;
-        match chunk? {
+        let chunk = ahead.await.map_err(|_| Broken {
+            error: StorageError::Cancelled { operation: "read blob" },
+            rest: None,
+        })?;
+        match chunk {
             Chunk::Good(bytes, hasher) => {
                 self.hasher = hasher;
                 self.read_ahead();
                 Ok(Some((bytes, self)))
             }
-            Chunk::Corrupt(reason) => Err(self.reader.condemn(reason).await),
+            Chunk::Corrupt(reason, rest) => {
+                Err(Broken { error: self.reader.condemn(reason).await, rest })
+            }
+            Chunk::Failed(error, rest) => {
+                // A copy that comes to replace it must not be taken for superfluous.
+                self.reader.store.verified.remove(&self.reader.digest);
+                let error = match error.is_unreadable() {
+                    true => self.reader.condemn(error.to_string()).await,
+                    false => error,
+                };
+                Err(Broken { error, rest: Some(rest) })
+            }
         }
     }
 
@@ -217,29 +267,31 @@ impl Reading {
     }
 }
 
-fn read_chunk(
-    reader: &BlobReader,
-    range: Range<u64>,
-    hasher: Option<Box<DigestHasher>>,
-) -> Result<Chunk, StorageError> {
+fn read_chunk(reader: &BlobReader, range: Range<u64>, hasher: Option<Box<DigestHasher>>) -> Chunk {
     let expected = range.end - range.start;
-    let last = range.end == reader.size;
-    let chunk = reader.read(range)?;
+    let (start, last) = (range.start, range.end == reader.size);
+    let rest = |hasher| Rest { range: start..reader.range.end, hasher };
+    let chunk = match reader.read(range) {
+        Ok(chunk) => chunk,
+        Err(error) => return Chunk::Failed(error, rest(hasher)),
+    };
     if chunk.len() as u64 != expected {
-        return Ok(Chunk::Corrupt("it was cut while it was read".to_owned()));
+        return Chunk::Corrupt("it was cut while it was read".to_owned(), Some(rest(hasher)));
     }
-    let Some(mut hasher) = hasher else { return Ok(Chunk::Good(chunk.into(), None)) };
+    let Some(mut hasher) = hasher else { return Chunk::Good(chunk.into(), None) };
     hasher.update(&chunk);
     if !last {
-        return Ok(Chunk::Good(chunk.into(), Some(hasher)));
+        return Chunk::Good(chunk.into(), Some(hasher));
     }
     let actual = hasher.finish();
     if actual == reader.digest {
         reader.store.verified.insert(&reader.digest, reader.identity);
-        Ok(Chunk::Good(chunk.into(), None))
-    } else {
-        Ok(Chunk::Corrupt(format!("its content has digest {actual}")))
+        return Chunk::Good(chunk.into(), None);
     }
+    // Which bytes are wrong is not known; only of a blob of one chunk have none been handed out.
+    let untouched =
+        (start == 0).then(|| rest(Some(Box::new(DigestHasher::new(reader.digest.algorithm())))));
+    Chunk::Corrupt(format!("its content has digest {actual}"), untouched)
 }
 
 async fn open(path: PathBuf) -> Result<Option<(File, FileIdentity, u64)>, StorageError> {

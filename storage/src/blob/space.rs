@@ -15,32 +15,60 @@ pub struct Space {
     pub total: u64,
     /// Bytes it can still use.
     pub available: u64,
+    /// Files this process could have on an empty volume; 0 where the file system has no such bound.
+    pub inodes_total: u64,
+    /// Files it can still make. Means nothing while `inodes_total` is 0.
+    pub inodes_available: u64,
 }
 
 impl Space {
-    /// How much is used, in percent, rounded up.
+    /// How much is used, of the bytes or of the inodes, whichever is more; in percent, rounded up.
     #[must_use]
     pub fn used_percent(&self) -> u8 {
-        if self.total == 0 {
-            return 100;
-        }
-        let used = u128::from(self.total.saturating_sub(self.available));
-        u8::try_from((used * 100).div_ceil(u128::from(self.total))).unwrap_or(100)
+        self.bytes_used_percent().max(self.inodes_used_percent())
     }
+
+    /// How much of the bytes is used, in percent, rounded up.
+    #[must_use]
+    pub fn bytes_used_percent(&self) -> u8 {
+        percent(self.total, self.available)
+    }
+
+    /// How much of the inodes is used, in percent, rounded up; 0 where there is no bound on them.
+    #[must_use]
+    pub fn inodes_used_percent(&self) -> u8 {
+        if self.inodes_total == 0 { 0 } else { percent(self.inodes_total, self.inodes_available) }
+    }
+}
+
+fn percent(total: u64, available: u64) -> u8 {
+    if total == 0 {
+        return 100;
+    }
+    let used = u128::from(total.saturating_sub(available));
+    u8::try_from((used * 100).div_ceil(u128::from(total))).unwrap_or(100)
 }
 
 /// Asks the file system. A function so that tests can fill the disk without filling one.
 pub(super) type SpaceProbe = fn(&Path) -> io::Result<Space>;
 
 /// The real probe: `statvfs`.
-pub(super) fn statvfs(path: &Path) -> io::Result<Space> {
+pub(crate) fn statvfs(path: &Path) -> io::Result<Space> {
     let status = rustix::fs::statvfs(path)?;
     let used = status.f_blocks.saturating_sub(status.f_bfree);
     // Blocks reserved for root are neither used nor ours.
     let blocks = used.saturating_add(status.f_bavail);
+    // Some file systems make inodes as they need them and say 0, or a number that grows.
+    let inodes_used = status.f_files.saturating_sub(status.f_ffree);
+    let inodes_total = match status.f_files {
+        0 => 0,
+        _ => inodes_used.saturating_add(status.f_favail),
+    };
     Ok(Space {
         total: blocks.saturating_mul(status.f_frsize),
         available: status.f_bavail.saturating_mul(status.f_frsize),
+        inodes_total,
+        inodes_available: status.f_favail,
     })
 }
 
@@ -87,9 +115,19 @@ impl SpaceGate {
         let after = Space {
             total: space.total,
             available: space.available.saturating_sub(reserved).saturating_sub(needed),
+            ..space
         };
+        let watermark = self.refuse_percent.max(1);
+        if after.inodes_used_percent() >= watermark {
+            return Err(StorageError::NoInodes {
+                path: self.path.clone(),
+                available: space.inodes_available,
+                total: space.inodes_total,
+                refuse_percent: self.refuse_percent,
+            });
+        }
         let fits = space.available >= reserved.saturating_add(needed).saturating_add(self.headroom);
-        if fits && after.used_percent() < self.refuse_percent.max(1) {
+        if fits && after.bytes_used_percent() < watermark {
             return Ok(());
         }
         Err(StorageError::NoSpace {
@@ -137,9 +175,13 @@ mod tests {
 
     const MIB: u64 = 1024 * 1024;
 
-    /// A volume of 1000 MiB with 100 MiB left.
+    fn bytes(total: u64, available: u64) -> Space {
+        Space { total, available, inodes_total: 0, inodes_available: 0 }
+    }
+
+    /// A volume of 1000 MiB with 100 MiB left, and with inodes as it needs them.
     fn probe(_: &Path) -> io::Result<Space> {
-        Ok(Space { total: 1000 * MIB, available: 100 * MIB })
+        Ok(bytes(1000 * MIB, 100 * MIB))
     }
 
     fn gate(refuse_percent: u8, headroom: u64) -> Arc<SpaceGate> {
@@ -148,12 +190,12 @@ mod tests {
 
     #[test]
     fn percent_is_rounded_up_and_bounded() {
-        assert_eq!(Space { total: 1000, available: 1000 }.used_percent(), 0);
-        assert_eq!(Space { total: 1000, available: 999 }.used_percent(), 1);
-        assert_eq!(Space { total: 1000, available: 50 }.used_percent(), 95);
-        assert_eq!(Space { total: 1000, available: 49 }.used_percent(), 96);
-        assert_eq!(Space { total: 0, available: 0 }.used_percent(), 100);
-        assert_eq!(Space { total: u64::MAX, available: 0 }.used_percent(), 100);
+        assert_eq!(bytes(1000, 1000).used_percent(), 0);
+        assert_eq!(bytes(1000, 999).used_percent(), 1);
+        assert_eq!(bytes(1000, 50).used_percent(), 95);
+        assert_eq!(bytes(1000, 49).used_percent(), 96);
+        assert_eq!(bytes(0, 0).used_percent(), 100);
+        assert_eq!(bytes(u64::MAX, 0).used_percent(), 100);
     }
 
     #[test]
@@ -165,6 +207,32 @@ mod tests {
         let error = gate.check(50 * MIB).unwrap_err();
         assert!(error.is_no_space());
         assert!(error.to_string().contains("95 %"), "{error}");
+    }
+
+    #[test]
+    fn inodes_count_like_bytes_and_only_where_there_are_any() {
+        let half = Space { inodes_total: 100, inodes_available: 50, ..bytes(1000, 900) };
+        assert_eq!((half.used_percent(), half.inodes_used_percent()), (50, 50));
+        let full = Space { inodes_total: 100, inodes_available: 5, ..bytes(1000, 900) };
+        assert_eq!(full.used_percent(), 95);
+        let unbounded = bytes(1000, 900);
+        assert_eq!((unbounded.used_percent(), unbounded.inodes_used_percent()), (10, 0));
+    }
+
+    #[test]
+    fn without_inodes_nothing_is_taken_however_small() {
+        fn probe(_: &Path) -> io::Result<Space> {
+            Ok(Space {
+                total: 1000 * MIB,
+                available: 900 * MIB,
+                inodes_total: 2000,
+                inodes_available: 100,
+            })
+        }
+        let error = SpaceGate::new("/data".into(), 95, 0, probe).check(0).unwrap_err();
+        assert!(error.is_no_space());
+        assert!(error.to_string().contains("100 of 2000 inodes"), "{error}");
+        SpaceGate::new("/data".into(), 96, 0, probe).check(0).unwrap();
     }
 
     #[test]
@@ -204,5 +272,6 @@ mod tests {
     fn real_volume_answers() {
         let space = statvfs(Path::new("/")).unwrap();
         assert!(space.total >= space.available);
+        assert!(space.inodes_total == 0 || space.inodes_total >= space.inodes_available);
     }
 }

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::layout::DataDir;
 use super::locks::DigestLocks;
 use super::pending::blocking;
+use super::pins::Pins;
 use super::space::{self, Space, SpaceGate};
 use super::upload::remove_stray_uploads;
 use super::upload_id::UploadId;
@@ -44,6 +45,8 @@ pub(super) struct Inner {
     /// Held to verify a digest before a range of it is served, so that many readers verify it once.
     pub(super) verifying: DigestLocks,
     pub(super) verified: Verified,
+    /// What was published a moment ago.
+    pub(super) pins: Pins,
     open_uploads: Mutex<HashSet<UploadId>>,
 }
 
@@ -69,6 +72,7 @@ impl BlobStore {
             locks: DigestLocks::new(),
             verifying: DigestLocks::new(),
             verified: Verified::default(),
+            pins: Pins::default(),
             open_uploads: Mutex::default(),
         };
         Ok(Self { inner: Arc::new(inner) })

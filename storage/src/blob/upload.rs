@@ -33,6 +33,35 @@ pub struct UploadMeta {
     pub algorithm: Algorithm,
     /// When it was opened, in milliseconds since the Unix epoch.
     pub created_ms: u64,
+    /// Who may write to it.
+    #[serde(default, skip_serializing_if = "Fence::is_first")]
+    pub fence: Fence,
+}
+
+/// The right to write to a session: it grows with each replica that takes the session over, and with each
+/// life of a replica. Of two, the greater one is right.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct Fence {
+    /// How often the session was taken over.
+    pub epoch: u64,
+    /// Raft id of the replica that did so last; 0 while nobody has.
+    pub server: u64,
+}
+
+impl Fence {
+    /// Whether nobody has taken the session over.
+    #[must_use]
+    pub fn is_first(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The right of `server`, which takes the session over now.
+    #[must_use]
+    pub fn taken_by(self, server: u64) -> Self {
+        Self { epoch: self.epoch.saturating_add(1), server }
+    }
 }
 
 /// A session on disk.
@@ -168,6 +197,27 @@ impl UploadFile {
         &self.meta
     }
 
+    /// Who may write to it.
+    #[must_use]
+    pub fn fence(&self) -> Fence {
+        self.meta.fence
+    }
+
+    /// Remembers that the session was taken over, also for a later life of this process.
+    pub async fn set_fence(&mut self, fence: Fence) -> Result<(), StorageError> {
+        let meta = UploadMeta { fence, ..self.meta.clone() };
+        let (path, written) = (self.store.dir.upload(&self.id), meta.clone());
+        blocking("fence upload", move || {
+            let target = DataDir::upload_meta(&path);
+            let temporary = target.with_extension("new");
+            write_meta(&temporary, &written)?;
+            fs::rename(&temporary, &target).map_err(StorageError::io("rename to", &target))
+        })
+        .await?;
+        self.meta = meta;
+        Ok(())
+    }
+
     /// Bytes there are. After a call that was dropped before it returned, ask [`Self::settle`] instead.
     #[must_use]
     pub fn offset(&self) -> u64 {
@@ -205,7 +255,7 @@ impl UploadFile {
         let digest = expected.clone();
         let guard = store.locks.lock(&digest).await;
         blocking("finish upload", move || {
-            let published = publish(&store.dir, &store.verified, &digest, &session.sink, &guard);
+            let published = publish(&store, &digest, &session.sink, &guard);
             if matches!(published, Ok(_) | Err(StorageError::DigestMismatch { .. })) {
                 // The content is where it belongs or refused; an empty session left over is removed at the
                 // next start, so failing to remove it is no failure of the upload.
@@ -271,14 +321,17 @@ fn write_session(
     fs::create_dir(temporary).map_err(StorageError::io("create directory", temporary))?;
     let data = DataDir::upload_data(temporary);
     let mut sink = Sink::create(data, meta.algorithm, Arc::clone(&store.gate), None)?;
-    let path = DataDir::upload_meta(temporary);
-    let json = serde_json::to_vec(meta)
-        .map_err(|error| StorageError::io("encode", &path)(io::Error::other(error)))?;
-    // Unsynced: nobody was promised that a session outlives a power failure, and opening one is cheap.
-    fs::write(&path, json).map_err(StorageError::io("write", &path))?;
+    write_meta(&DataDir::upload_meta(temporary), meta)?;
     fs::rename(temporary, target).map_err(StorageError::io("rename to", target))?;
     sink.moved_to(DataDir::upload_data(target));
     Ok(sink)
+}
+
+/// Unsynced: nobody was promised that a session outlives a power failure, and opening one is cheap.
+fn write_meta(path: &Path, meta: &UploadMeta) -> Result<(), StorageError> {
+    let json = serde_json::to_vec(meta)
+        .map_err(|error| StorageError::io("encode", path)(io::Error::other(error)))?;
+    fs::write(path, json).map_err(StorageError::io("write", path))
 }
 
 /// `None` if there is no session at `path`, or none that can be used.

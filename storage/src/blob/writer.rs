@@ -84,10 +84,7 @@ impl BlobWriter {
             return Err(StorageError::SizeMismatch { digest, expected, actual });
         }
         let guard = store.locks.lock(&digest).await;
-        blocking("publish blob", move || {
-            publish(&store.dir, &store.verified, &digest, &temporary.sink, &guard)
-        })
-        .await
+        blocking("publish blob", move || publish(&store, &digest, &temporary.sink, &guard)).await
     }
 }
 

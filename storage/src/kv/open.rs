@@ -82,6 +82,13 @@ fn cut_damaged_wal(path: &Path) -> Result<(), StorageError> {
     Ok(())
 }
 
+/// Whether RocksDB met the end of the volume, or of a quota. It has no error kind for that.
+#[must_use]
+pub fn is_full(error: &rocksdb::Error) -> bool {
+    let text = error.to_string();
+    text.contains("No space left on device") || text.contains("Disk quota exceeded")
+}
+
 fn open(path: &Path, database: &Options, columns: &[&str]) -> Result<DB, StorageError> {
     let cache = options::cache();
     let columns =
@@ -89,6 +96,9 @@ fn open(path: &Path, database: &Options, columns: &[&str]) -> Result<DB, Storage
     DB::open_cf_descriptors(database, path, columns).map_err(|source| match source.kind() {
         ErrorKind::Corruption => {
             StorageError::Corrupt { path: path.to_owned(), reason: source.to_string() }
+        }
+        _ if is_full(&source) => {
+            StorageError::VolumeFull { operation: "open", path: path.to_owned(), source }
         }
         // RocksDB reports its own lock file as an I/O error.
         ErrorKind::IOError if source.to_string().contains("/LOCK") => {

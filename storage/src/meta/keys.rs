@@ -35,7 +35,36 @@ pub(super) fn link(repository: &RepositoryName, digest: &Digest) -> Vec<u8> {
     join(&[repository.as_str(), &digest.to_string()])
 }
 
-/// All tags of one manifest, or all referrers of one subject.
+/// A repository that sees a blob.
+pub(super) fn blob_repository(digest: &Digest, repository: &RepositoryName) -> Vec<u8> {
+    join(&[&digest.to_string(), repository.as_str()])
+}
+
+/// All repositories that see a blob.
+pub(super) fn of_blob(digest: &Digest) -> Vec<u8> {
+    join(&[&digest.to_string(), ""])
+}
+
+/// The repository and the digest of a key that [`link`] built.
+pub(super) fn link_parts(
+    table: Table,
+    key: &[u8],
+) -> Result<(RepositoryName, Digest), StorageError> {
+    let parts = std::str::from_utf8(key).ok().and_then(|text| text.split_once('\0'));
+    let parsed = parts.and_then(|(name, digest)| Some((name.parse().ok()?, digest.parse().ok()?)));
+    parsed.ok_or_else(|| malformed(table, key))
+}
+
+/// A manifest that names another one.
+pub(super) fn manifest_parent(
+    repository: &RepositoryName,
+    child: &Digest,
+    parent: &Digest,
+) -> Vec<u8> {
+    join(&[repository.as_str(), &child.to_string(), &parent.to_string()])
+}
+
+/// All tags of one manifest, all referrers of one subject, or all that name one manifest.
 pub(super) fn of_digest(repository: &RepositoryName, digest: &Digest) -> Vec<u8> {
     join(&[repository.as_str(), &digest.to_string(), ""])
 }
@@ -48,20 +77,40 @@ pub(super) fn referrer(repository: &RepositoryName, subject: &Digest, digest: &D
     join(&[repository.as_str(), &subject.to_string(), &digest.to_string()])
 }
 
-/// Names and retired ids share a table, told apart by the first part.
+/// Names, leaving names, retired and removed ids share a table, told apart by the first part.
 pub(super) const MEMBER_PREFIX: &[u8] = b"name\0";
 
 pub(super) fn member(name: &str) -> Vec<u8> {
     join(&["name", name])
 }
 
+/// A member that is about to go.
+pub(super) fn leaving(name: &str) -> Vec<u8> {
+    join(&["leaving", name])
+}
+
 pub(super) fn retired(node_id: u64) -> Vec<u8> {
     join(&["retired", &format!("{node_id:016x}")])
+}
+
+/// Ids that went without a successor.
+pub(super) const REMOVED_PREFIX: &[u8] = b"removed\0";
+
+pub(super) fn removed(node_id: u64) -> Vec<u8> {
+    join(&["removed", &format!("{node_id:016x}")])
 }
 
 /// Each setting is one key.
 pub(super) const TOKEN_KEYS: &[u8] = b"token_keys";
 pub(super) const IMMUTABLE_TAGS: &[u8] = b"immutable_tags";
+pub(super) const RETENTION: &[u8] = b"retention";
+pub(super) const FEATURE_LEVEL: &[u8] = b"feature_level";
+pub(super) const COLLECTION_HOLDS: &[u8] = b"collection_holds";
+
+/// What NULs separate in `key`, if it is text.
+pub(super) fn parts(key: &[u8]) -> Option<Vec<&str>> {
+    Some(std::str::from_utf8(key).ok()?.split('\0').collect())
+}
 
 /// The part of `key` after `prefix`, parsed.
 pub(super) fn rest<T: FromStr>(table: Table, key: &[u8], prefix: &[u8]) -> Result<T, StorageError> {

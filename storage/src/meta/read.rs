@@ -4,11 +4,11 @@ use serde::de::DeserializeOwned;
 
 use super::keys;
 use super::records::{
-    AwaitedBlobRecord, BlobLinkRecord, BlobRecord, ImmutableTagsRecord, ManifestLinkRecord,
-    ManifestRecord, MemberRecord, ReferrerRecord, RepositoryRecord, TagRecord, TokenKeysRecord,
-    schemas,
+    AwaitedBlobRecord, BlobLinkRecord, BlobRecord, CollectionHoldsRecord, FeatureLevelRecord,
+    ImmutableTagsRecord, ManifestLinkRecord, ManifestRecord, MemberRecord, PullRecord,
+    ReferrerRecord, RepositoryRecord, RetentionRecord, TagRecord, TokenKeysRecord, schemas,
 };
-use super::settings::{ImmutableTagRule, TokenKey};
+use super::settings::{CollectionHold, ImmutableTagRule, RetentionRule, TokenKey};
 use super::table::{KeyValue, KvRead, Table};
 use crate::codec::{self, Schema};
 use crate::error::StorageError;
@@ -84,6 +84,28 @@ impl<'a, R: KvRead + ?Sized> Meta<'a, R> {
         let prefix = keys::of_digest(repository, digest);
         let pairs = self.0.scan(Table::TagTargets, &prefix, None, usize::MAX)?;
         pairs.iter().map(|(key, _)| keys::rest(Table::TagTargets, key, &prefix)).collect()
+    }
+
+    /// Whether a tag of the repository points at `digest`.
+    pub fn is_tagged(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<bool, StorageError> {
+        let prefix = keys::of_digest(repository, digest);
+        Ok(!self.0.scan(Table::TagTargets, &prefix, None, 1)?.is_empty())
+    }
+
+    /// The manifests of a repository that name the manifest `child`, by digest.
+    pub fn manifest_parents(
+        &self,
+        repository: &RepositoryName,
+        child: &Digest,
+        limit: usize,
+    ) -> Result<Vec<Digest>, StorageError> {
+        let prefix = keys::of_digest(repository, child);
+        let pairs = self.0.scan(Table::ManifestParents, &prefix, None, limit)?;
+        pairs.iter().map(|(key, _)| keys::rest(Table::ManifestParents, key, &prefix)).collect()
     }
 
     /// A manifest, whichever repositories hold it.
@@ -194,6 +216,22 @@ impl<'a, R: KvRead + ?Sized> Meta<'a, R> {
         Ok(self.0.get(Table::Members, &keys::retired(node_id))?.is_some())
     }
 
+    /// Whether a retired id went because an operator removed its member, and not for a successor.
+    pub fn removed(&self, node_id: u64) -> Result<bool, StorageError> {
+        Ok(self.0.get(Table::Members, &keys::removed(node_id))?.is_some())
+    }
+
+    /// The keys that say whom an operator has removed.
+    pub(super) fn removed_keys(&self) -> Result<Vec<Vec<u8>>, StorageError> {
+        let pairs = self.0.scan(Table::Members, keys::REMOVED_PREFIX, None, usize::MAX)?;
+        Ok(pairs.into_iter().map(|(key, _)| key).collect())
+    }
+
+    /// Whether an operator has ever removed a member.
+    pub fn any_removed(&self) -> Result<bool, StorageError> {
+        Ok(!self.0.scan(Table::Members, keys::REMOVED_PREFIX, None, 1)?.is_empty())
+    }
+
     /// The keys that sign and verify tokens, the newest last; none before a leader has made one.
     pub fn token_keys(&self) -> Result<Vec<TokenKey>, StorageError> {
         let record: Option<TokenKeysRecord> =
@@ -206,6 +244,54 @@ impl<'a, R: KvRead + ?Sized> Meta<'a, R> {
         let record: Option<ImmutableTagsRecord> =
             self.record(Table::Settings, keys::IMMUTABLE_TAGS, schemas::IMMUTABLE_TAGS)?;
         Ok(record.map(|record| record.rules).unwrap_or_default())
+    }
+
+    /// The repositories that see a blob, by name.
+    pub fn blob_repositories(
+        &self,
+        digest: &Digest,
+        limit: usize,
+    ) -> Result<Vec<RepositoryName>, StorageError> {
+        let prefix = keys::of_blob(digest);
+        let pairs = self.0.scan(Table::BlobRepositories, &prefix, None, limit)?;
+        pairs.iter().map(|(key, _)| keys::rest(Table::BlobRepositories, key, &prefix)).collect()
+    }
+
+    /// When a manifest was last pulled from a repository, if that is known.
+    pub fn pull(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Option<PullRecord>, StorageError> {
+        self.record(Table::Pulls, &keys::link(repository, digest), schemas::PULL)
+    }
+
+    /// The rules about what may go, in the order in which they are tried.
+    pub fn retention(&self) -> Result<Vec<RetentionRule>, StorageError> {
+        Ok(self.retention_record()?.map(|record| record.rules).unwrap_or_default())
+    }
+
+    /// The rules about what may go, and since when pulls are noted for them; `None` before a leader has
+    /// set any.
+    pub fn retention_record(&self) -> Result<Option<RetentionRecord>, StorageError> {
+        self.record(Table::Settings, keys::RETENTION, schemas::RETENTION)
+    }
+
+    /// What every member understands; `None` before a leader has raised it above 1.
+    pub fn feature_level(&self) -> Result<Option<FeatureLevelRecord>, StorageError> {
+        self.record(Table::Settings, keys::FEATURE_LEVEL, schemas::FEATURE_LEVEL)
+    }
+
+    /// Who keeps blobs from being collected, also those whose time is over.
+    pub fn collection_holds(&self) -> Result<Vec<CollectionHold>, StorageError> {
+        let record: Option<CollectionHoldsRecord> =
+            self.record(Table::Settings, keys::COLLECTION_HOLDS, schemas::COLLECTION_HOLDS)?;
+        Ok(record.map(|record| record.holds).unwrap_or_default())
+    }
+
+    /// Whether the member of that name is about to go.
+    pub fn leaving(&self, name: &str) -> Result<bool, StorageError> {
+        Ok(self.0.get(Table::Members, &keys::leaving(name))?.is_some())
     }
 
     fn record<T: DeserializeOwned>(

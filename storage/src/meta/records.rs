@@ -7,7 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::settings::{ImmutableTagRule, TokenKey};
+use super::settings::{CollectionHold, ImmutableTagRule, RetentionRule, TokenKey};
 use crate::{Descriptor, Digest, ManifestSummary};
 
 /// A repository. It exists from the first push into it.
@@ -107,6 +107,39 @@ pub struct ImmutableTagsRecord {
     pub rules: Vec<ImmutableTagRule>,
 }
 
+/// When a manifest was last pulled from a repository, as far as it was worth writing down.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PullRecord {
+    /// In milliseconds since the Unix epoch.
+    pub last_ms: u64,
+}
+
+/// The rules about what may go, as a setting.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetentionRecord {
+    /// In the order in which they are tried: the first that means a repository decides.
+    pub rules: Vec<RetentionRule>,
+    /// Since when pulls are noted for the repositories that the rules mean, in milliseconds since the Unix
+    /// epoch. What was never seen to be pulled may have been pulled until then.
+    pub pulls_since_ms: u64,
+}
+
+/// What every member of the cluster understands, as a setting.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FeatureLevelRecord {
+    /// The level; a cluster without the setting has 1.
+    pub level: u32,
+    /// The lowest version of Tercet that knows the level, for the message of one that does not.
+    pub version: String,
+}
+
+/// Who keeps blobs from being collected, as a setting.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CollectionHoldsRecord {
+    /// In the order of their holders' names.
+    pub holds: Vec<CollectionHold>,
+}
+
 /// The schema of every record. Ids are never reused.
 pub mod schemas {
     use crate::codec::Schema;
@@ -133,4 +166,12 @@ pub mod schemas {
     pub const IMMUTABLE_TAGS: Schema = Schema { id: 10, version: 1, name: "immutable_tags" };
     /// [`super::AwaitedBlobRecord`].
     pub const AWAITED_BLOB: Schema = Schema { id: 11, version: 1, name: "awaited_blob" };
+    /// [`super::PullRecord`].
+    pub const PULL: Schema = Schema { id: 12, version: 1, name: "pull" };
+    /// [`super::RetentionRecord`].
+    pub const RETENTION: Schema = Schema { id: 13, version: 1, name: "retention" };
+    /// [`super::FeatureLevelRecord`].
+    pub const FEATURE_LEVEL: Schema = Schema { id: 14, version: 1, name: "feature_level" };
+    /// [`super::CollectionHoldsRecord`].
+    pub const COLLECTION_HOLDS: Schema = Schema { id: 15, version: 1, name: "collection_holds" };
 }

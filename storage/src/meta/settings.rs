@@ -43,6 +43,57 @@ fn patterns(texts: &[String]) -> impl Iterator<Item = Pattern> {
     texts.iter().filter_map(|text| Pattern::parse(text).ok())
 }
 
+/// What a repository keeps. A tag stays if one of the `keep_` conditions of the first rule that means its
+/// repository holds for it; a repository that no rule means keeps everything.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetentionRule {
+    /// What reports and logs call it.
+    pub name: String,
+    /// Patterns of repository names; see [`Pattern`].
+    pub repositories: Vec<String>,
+    /// Tags that were moved last, so many.
+    pub keep_last: Option<u32>,
+    /// Tags that were moved within so many days.
+    pub keep_younger_days: Option<u32>,
+    /// Tags whose manifest was pulled within so many days.
+    pub keep_pulled_days: Option<u32>,
+    /// Patterns of tags that stay.
+    pub keep_tags: Vec<String>,
+    /// What becomes of manifests that neither a tag nor an index of the repository names.
+    pub untagged: Untagged,
+}
+
+/// What becomes of manifests without a tag.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Untagged {
+    /// They stay.
+    #[default]
+    Keep,
+    /// They go once they were pushed so many days ago.
+    DeleteAfterDays(u32),
+}
+
+/// Somebody who needs every blob to stay for a while, such as a backup.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CollectionHold {
+    /// Who.
+    pub holder: String,
+    /// Until when, in milliseconds since the Unix epoch.
+    pub until_ms: u64,
+}
+
+/// Longest time for which one command may hold collection, in milliseconds.
+pub const COLLECTION_HOLD_MAX_MS: u64 = 60 * 60 * 1_000;
+
+impl CollectionHold {
+    /// Whether it counts at that time. One that ends later than any can was stamped by a clock that was wrong,
+    /// and would last for ever.
+    #[must_use]
+    pub fn is_active(&self, at_ms: u64) -> bool {
+        at_ms < self.until_ms && self.until_ms - at_ms <= 2 * COLLECTION_HOLD_MAX_MS
+    }
+}
+
 /// Whether the group would take these rules: their number, their length, and that every pattern is one.
 pub fn check_immutable_tags(rules: &[ImmutableTagRule]) -> Result<(), ImmutableTagsError> {
     if rules.len() > IMMUTABLE_RULES_MAX {

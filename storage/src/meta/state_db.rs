@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use rocksdb::{ColumnFamily, DB, Direction, FlushOptions, IteratorMode, ReadOptions, WriteBatch};
 
 use super::batch::MetaBatchOps;
+use super::derived;
 use super::table::{KeyValue, KvRead, Table};
 use crate::error::StorageError;
 use crate::kv;
@@ -18,7 +19,25 @@ pub struct StateDb {
 impl StateDb {
     /// Opens or creates the database in the directory `path`; see [`crate::open_state_db`].
     pub fn open(path: &Path) -> Result<Self, StorageError> {
-        Ok(Self { db: kv::open_state_db(path)?, path: path.to_owned() })
+        let db = Self { db: kv::open_state_db(path)?, path: path.to_owned() };
+        derived::make(&db)?;
+        Ok(db)
+    }
+
+    /// Opens the database without changing a byte of it, for a look at a replica that does not run.
+    pub fn open_read_only(path: &Path) -> Result<Self, StorageError> {
+        let columns = Table::ALL.map(Table::name);
+        Ok(Self { db: kv::open_read_only(path, &columns)?, path: path.to_owned() })
+    }
+
+    /// Whether the database has that table: one of an older version may lack some.
+    pub(super) fn has_table(&self, table: Table) -> bool {
+        self.db.cf_handle(table.name()).is_some()
+    }
+
+    /// Makes the tables that are made from others anew.
+    pub fn rebuild_derived(&self) -> Result<(), StorageError> {
+        derived::remake(self)
     }
 
     /// The database's directory.

@@ -21,6 +21,14 @@ pub enum Table {
     BlobLinks,
     /// Repository NUL digest -> [`crate::AwaitedBlobRecord`].
     AwaitedBlobs,
+    /// Digest NUL repository -> nothing: the repositories that see a blob. Made from `BlobLinks`; a
+    /// database that a version without it wrote gets it when it is opened.
+    BlobRepositories,
+    /// Repository NUL child NUL manifest -> nothing: the manifests of a repository that name another one.
+    /// Made from `ManifestLinks` and `Manifests`, as `BlobRepositories` is.
+    ManifestParents,
+    /// Repository NUL digest -> [`crate::PullRecord`]: when a manifest was last pulled.
+    Pulls,
     /// Repository NUL subject NUL digest -> [`crate::ReferrerRecord`].
     Referrers,
     /// Member names -> [`crate::MemberRecord`], and the ids of members that are gone.
@@ -33,7 +41,7 @@ pub enum Table {
 
 impl Table {
     /// Every table.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 15] = [
         Self::Repositories,
         Self::Tags,
         Self::TagTargets,
@@ -42,6 +50,9 @@ impl Table {
         Self::Blobs,
         Self::BlobLinks,
         Self::AwaitedBlobs,
+        Self::BlobRepositories,
+        Self::ManifestParents,
+        Self::Pulls,
         Self::Referrers,
         Self::Members,
         Self::Settings,
@@ -60,6 +71,9 @@ impl Table {
             Self::Blobs => "blobs",
             Self::BlobLinks => "blob_links",
             Self::AwaitedBlobs => "awaited_blobs",
+            Self::BlobRepositories => "blob_repositories",
+            Self::ManifestParents => "manifest_parents",
+            Self::Pulls => "pulls",
             Self::Referrers => "referrers",
             Self::Members => "members",
             Self::Settings => "settings",

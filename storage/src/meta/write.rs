@@ -5,9 +5,9 @@ use serde::Serialize;
 use super::batch::MetaBatch;
 use super::keys;
 use super::records::{
-    AwaitedBlobRecord, BlobLinkRecord, BlobRecord, ImmutableTagsRecord, ManifestLinkRecord,
-    ManifestRecord, MemberRecord, ReferrerRecord, RepositoryRecord, TagRecord, TokenKeysRecord,
-    schemas,
+    AwaitedBlobRecord, BlobLinkRecord, BlobRecord, CollectionHoldsRecord, FeatureLevelRecord,
+    ImmutableTagsRecord, ManifestLinkRecord, ManifestRecord, MemberRecord, PullRecord,
+    ReferrerRecord, RepositoryRecord, RetentionRecord, TagRecord, TokenKeysRecord, schemas,
 };
 use super::table::Table;
 use crate::codec::{self, Schema};
@@ -89,6 +89,27 @@ impl MetaBatch<'_> {
         )
     }
 
+    /// Notes that the manifest `parent` of a repository names the manifest `child`.
+    pub fn put_manifest_parent(
+        &mut self,
+        repository: &RepositoryName,
+        child: &Digest,
+        parent: &Digest,
+    ) {
+        let key = keys::manifest_parent(repository, child, parent);
+        self.put(Table::ManifestParents, key, Vec::new());
+    }
+
+    /// The manifest `parent`, which names `child`, is gone from a repository.
+    pub fn delete_manifest_parent(
+        &mut self,
+        repository: &RepositoryName,
+        child: &Digest,
+        parent: &Digest,
+    ) {
+        self.delete(Table::ManifestParents, keys::manifest_parent(repository, child, parent));
+    }
+
     /// Removes a manifest from a repository.
     pub fn delete_manifest_link(&mut self, repository: &RepositoryName, digest: &Digest) {
         self.delete(Table::ManifestLinks, keys::link(repository, digest));
@@ -104,6 +125,11 @@ impl MetaBatch<'_> {
         self.delete(Table::Blobs, keys::digest(digest));
     }
 
+    /// Notes that a repository sees a blob: for what [`Self::put_blob_link`] did not write.
+    pub(super) fn put_blob_repository(&mut self, digest: &Digest, repository: &RepositoryName) {
+        self.put(Table::BlobRepositories, keys::blob_repository(digest, repository), Vec::new());
+    }
+
     /// Writes a blob's visibility in a repository.
     pub fn put_blob_link(
         &mut self,
@@ -111,6 +137,7 @@ impl MetaBatch<'_> {
         digest: &Digest,
         record: &BlobLinkRecord,
     ) -> Result<(), StorageError> {
+        self.put_blob_repository(digest, repository);
         self.put_record(
             Table::BlobLinks,
             keys::link(repository, digest),
@@ -121,6 +148,7 @@ impl MetaBatch<'_> {
 
     /// Removes a blob from a repository's sight.
     pub fn delete_blob_link(&mut self, repository: &RepositoryName, digest: &Digest) {
+        self.delete(Table::BlobRepositories, keys::blob_repository(digest, repository));
         self.delete(Table::BlobLinks, keys::link(repository, digest));
     }
 
@@ -180,6 +208,20 @@ impl MetaBatch<'_> {
         self.put(Table::Members, keys::retired(node_id), Vec::new());
     }
 
+    /// Forgets why ids are retired; they stay so. For a cluster that is founded anew.
+    pub fn forget_removals(&mut self) -> Result<(), StorageError> {
+        for key in self.meta().removed_keys()? {
+            self.delete(Table::Members, key);
+        }
+        Ok(())
+    }
+
+    /// Retires an id whose member an operator has removed.
+    pub fn put_removed(&mut self, node_id: u64) {
+        self.put_retired(node_id);
+        self.put(Table::Members, keys::removed(node_id), Vec::new());
+    }
+
     /// Writes all keys that sign and verify tokens.
     pub fn put_token_keys(&mut self, record: &TokenKeysRecord) -> Result<(), StorageError> {
         self.put_record(Table::Settings, keys::TOKEN_KEYS.to_vec(), schemas::TOKEN_KEYS, record)
@@ -189,6 +231,51 @@ impl MetaBatch<'_> {
     pub fn put_immutable_tags(&mut self, record: &ImmutableTagsRecord) -> Result<(), StorageError> {
         let key = keys::IMMUTABLE_TAGS.to_vec();
         self.put_record(Table::Settings, key, schemas::IMMUTABLE_TAGS, record)
+    }
+
+    /// Notes when a manifest was last pulled from a repository.
+    pub fn put_pull(
+        &mut self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        record: &PullRecord,
+    ) -> Result<(), StorageError> {
+        self.put_record(Table::Pulls, keys::link(repository, digest), schemas::PULL, record)
+    }
+
+    /// Forgets when a manifest was last pulled.
+    pub fn delete_pull(&mut self, repository: &RepositoryName, digest: &Digest) {
+        self.delete(Table::Pulls, keys::link(repository, digest));
+    }
+
+    /// Writes all rules about what may go.
+    pub fn put_retention(&mut self, record: &RetentionRecord) -> Result<(), StorageError> {
+        self.put_record(Table::Settings, keys::RETENTION.to_vec(), schemas::RETENTION, record)
+    }
+
+    /// Writes what every member understands.
+    pub fn put_feature_level(&mut self, record: &FeatureLevelRecord) -> Result<(), StorageError> {
+        let key = keys::FEATURE_LEVEL.to_vec();
+        self.put_record(Table::Settings, key, schemas::FEATURE_LEVEL, record)
+    }
+
+    /// Writes who keeps blobs from being collected.
+    pub fn put_collection_holds(
+        &mut self,
+        record: &CollectionHoldsRecord,
+    ) -> Result<(), StorageError> {
+        let key = keys::COLLECTION_HOLDS.to_vec();
+        self.put_record(Table::Settings, key, schemas::COLLECTION_HOLDS, record)
+    }
+
+    /// Notes that the member of that name is about to go.
+    pub fn put_leaving(&mut self, name: &str) {
+        self.put(Table::Members, keys::leaving(name), Vec::new());
+    }
+
+    /// The member of that name stays, or is gone.
+    pub fn delete_leaving(&mut self, name: &str) {
+        self.delete(Table::Members, keys::leaving(name));
     }
 
     fn put_record<T: Serialize>(

@@ -2,10 +2,11 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tercet_storage::{
-    Algorithm, DataDir, StorageError, UploadId, UploadMeta, atomic_write, failpoint,
+    Algorithm, DataDir, Standing, StorageError, UploadId, UploadMeta, atomic_write, failpoint,
 };
 
 use crate::support::{
@@ -39,7 +40,12 @@ async fn child_publishes_an_upload() {
     let Some(root) = child_root() else { return };
     let store = open_store(&root);
     let repository = "a".parse().unwrap();
-    let meta = UploadMeta { repository, algorithm: Algorithm::Sha256, created_ms: 0 };
+    let meta = UploadMeta {
+        repository,
+        algorithm: Algorithm::Sha256,
+        created_ms: 0,
+        fence: Default::default(),
+    };
     let mut upload = store.create_upload(&UploadId::new(1), meta).await.unwrap();
     for chunk in bytes().chunks(100_000) {
         upload.append(Bytes::copy_from_slice(chunk)).await.unwrap();
@@ -121,6 +127,31 @@ async fn crash_while_quarantining_leaves_the_blob_in_one_place() {
         let store = open_store(root.path());
         let published = usize::from(store.size_of(&digest).await.unwrap().is_some());
         assert_eq!(published + quarantined(root.path()), 1, "{point}");
+    }
+}
+
+#[tokio::test]
+async fn child_collects() {
+    let Some(root) = child_root() else { return };
+    let store = open_store(&root);
+    store.collect(&sha256(&bytes()), Duration::ZERO, || Standing::Unknown).await.unwrap();
+}
+
+#[tokio::test]
+async fn crash_while_collecting_leaves_the_whole_file_or_none() {
+    for point in failpoint::COLLECT {
+        let root = tempfile::tempdir().unwrap();
+        let digest = publish(&open_store(root.path()), &bytes()).await;
+        assert!(!run("child_collects", root.path(), point), "{point} was never reached");
+        let store = open_store(root.path());
+        let left = store.size_of(&digest).await.unwrap();
+        let expected = (*point == "collect.before_unlink").then_some(bytes().len() as u64);
+        assert_eq!(left, expected, "{point}");
+        // What is left goes at the next attempt, and a push makes it whole again either way.
+        store.collect(&digest, Duration::ZERO, || Standing::Unknown).await.unwrap();
+        assert!(files(root.path()).is_empty(), "{point}");
+        publish(&store, &bytes()).await;
+        assert_eq!(read(&store, &digest).await.unwrap(), bytes(), "{point}");
     }
 }
 

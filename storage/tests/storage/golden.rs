@@ -9,10 +9,11 @@ use std::path::Path;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tercet_storage::{
-    Algorithm, AwaitedBlobRecord, BlobLinkRecord, BlobRecord, Descriptor, Digest, ImmutableTagRule,
+    Algorithm, AwaitedBlobRecord, BlobLinkRecord, BlobRecord, CollectionHold,
+    CollectionHoldsRecord, Descriptor, Digest, FeatureLevelRecord, ImmutableTagRule,
     ImmutableTagsRecord, ManifestLinkRecord, ManifestRecord, ManifestReference, ManifestSummary,
-    MemberRecord, ReferenceKind, ReferrerRecord, RepositoryRecord, Schema, Secret, TagRecord,
-    TokenKey, TokenKeysRecord, codec, schemas,
+    MemberRecord, PullRecord, ReferenceKind, ReferrerRecord, RepositoryRecord, RetentionRecord,
+    RetentionRule, Schema, Secret, TagRecord, TokenKey, TokenKeysRecord, Untagged, codec, schemas,
 };
 
 fn check<T: Serialize + DeserializeOwned + PartialEq + Debug>(schema: Schema, sample: &T) {
@@ -72,4 +73,18 @@ fn records_are_the_bytes_they_always_were() {
     };
     check(schemas::IMMUTABLE_TAGS, &ImmutableTagsRecord { rules: vec![rule] });
     check(schemas::AWAITED_BLOB, &AwaitedBlobRecord { references: 18 });
+    check(schemas::PULL, &PullRecord { last_ms: 19 });
+    let rule = RetentionRule {
+        name: "r".into(),
+        repositories: vec!["a/**".into()],
+        keep_last: Some(20),
+        keep_younger_days: None,
+        keep_pulled_days: Some(21),
+        keep_tags: vec!["v*".into()],
+        untagged: Untagged::DeleteAfterDays(22),
+    };
+    check(schemas::RETENTION, &RetentionRecord { rules: vec![rule], pulls_since_ms: 24 });
+    check(schemas::FEATURE_LEVEL, &FeatureLevelRecord { level: 2, version: "0.2.0".into() });
+    let holds = vec![CollectionHold { holder: "h".into(), until_ms: 23 }];
+    check(schemas::COLLECTION_HOLDS, &CollectionHoldsRecord { holds });
 }

@@ -12,6 +12,7 @@ fn meta() -> UploadMeta {
         repository: "library/alpine".parse().unwrap(),
         algorithm: Algorithm::Sha256,
         created_ms: 17,
+        fence: Default::default(),
     }
 }
 
