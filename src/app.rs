@@ -7,33 +7,34 @@
 use std::sync::{Arc, OnceLock};
 
 use tercet_raft::{
-    Consensus, Hello, Identity, InitialMember, RaftError, RaftTiming, ReplicaNode, StartOptions,
-    Transport,
+    BootstrapOptions, Consensus, Hello, Identity, InitialMember, MemberKind, RaftError, RaftTiming,
+    ReplicaNode, StartOptions, Transport,
 };
 use tercet_storage::{
-    BlobStore, BlobStoreOptions, Clock, DataDir, Digest, StorageError, SystemClock,
+    BlobStore, BlobStoreOptions, Clock, DataDir, Digest, Headroom, HeadroomOptions, StorageError,
+    SystemClock,
 };
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::{AccessControl, Prepared, StartParts};
-use crate::config::{Config, ListenerTls, Sources};
+use crate::config::{Config, ListenerTls, NodeRole, Sources};
 use crate::core::{Core, CoreParts};
 use crate::exit::{Exit, Failure, OrExit};
+use crate::loss::Losses;
 use crate::ops::drain::{Listeners, Replica, drain};
 use crate::ops::router::OpsState;
-use crate::ops::{Health, Metrics, disk, status};
+use crate::ops::seat::Seat;
+use crate::ops::{Health, Metrics, descriptors, disk, status};
 use crate::peer::{self, PeerState, PeerTransport};
+use crate::scrub::{Scrub, ScrubParts};
 use crate::server::{
     Exposure, Gate, Server, ServerLimits, ServerParts, TlsSource, TlsSpec, accept,
 };
 use crate::worker::Workers;
-use crate::{api, ops, webhook};
+use crate::{admin, api, ops, webhook};
 
-/// Bytes of the disk that only Raft may use: a replica that cannot write its log cannot even let go
-/// of blobs.
-const RAFT_HEADROOM_BYTES: u64 = 256 * 1024 * 1024;
 /// Committed blobs that wait for repair to look at them; the comparison with the disk finds more.
 const COMMITTED_QUEUE: usize = 4_096;
 
@@ -41,13 +42,18 @@ const COMMITTED_QUEUE: usize = 4_096;
 ///
 /// # Errors
 /// [`Failure`] with the exit code, when it cannot start or cannot go on.
-pub async fn run(config: Config, sources: Sources, stop: CancellationToken) -> Result<(), Failure> {
+pub async fn run(
+    mut config: Config,
+    sources: Sources,
+    stop: CancellationToken,
+) -> Result<(), Failure> {
     tracing::info!(
         name = config.node.name,
         version = crate::VERSION,
         data_dir = %config.node.data_dir.display(),
         "starting"
     );
+    config.limits = descriptors::fit(config.limits);
     let access = Prepared::load(&config, sources).await.or_exit(Exit::Config)?;
     let data = DataDir::new(&config.node.data_dir);
     let _lock = data.lock().map_err(storage_failure)?;
@@ -78,6 +84,7 @@ pub async fn run(config: Config, sources: Sources, stop: CancellationToken) -> R
 struct Foundation {
     config: Arc<Config>,
     data: DataDir,
+    headroom: Headroom,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
@@ -117,10 +124,19 @@ impl Foundation {
         let registry_tls = listener_tls("registry", config.registry.tls.as_ref())?;
         let ops_tls = listener_tls("ops", config.ops.tls.as_ref())?;
         let webhook_tls = listener_tls("webhook", config.webhook.tls.as_ref())?;
+        // Before anything else writes: what is left on a full disk is for opening the databases.
+        let headroom = Headroom::open(
+            &data,
+            HeadroomOptions {
+                headroom_bytes: limits.disk_headroom_bytes,
+                reserve_bytes: limits.raft_reserve_bytes,
+            },
+        )
+        .map_err(storage_failure)?;
         let blobs = BlobStore::open(BlobStoreOptions {
             root: data.root().to_owned(),
             refuse_percent: limits.disk_refuse_percent,
-            headroom_bytes: RAFT_HEADROOM_BYTES,
+            headroom_bytes: limits.disk_headroom_bytes,
         })
         .map_err(storage_failure)?;
         let peers = peer::Client::new(peer::ClientOptions {
@@ -165,6 +181,7 @@ impl Foundation {
         Ok(Self {
             config,
             data,
+            headroom,
             clock: Arc::new(SystemClock),
             metrics,
             health,
@@ -184,9 +201,17 @@ impl Foundation {
         let (progress, mut told) = watch::channel(String::from("looking for the cluster"));
         let members = self.initial_members();
         let transport = self.transport();
-        let name = &self.config.node.name;
-        let bootstrap =
-            tercet_raft::bootstrap(&self.data, name, &members, &transport, &self.clock, &progress);
+        let invited = self.peer_state.invited();
+        let bootstrap = tercet_raft::bootstrap(BootstrapOptions {
+            data: &self.data,
+            own_name: &self.config.node.name,
+            kind: self.kind(),
+            initial_members: &members,
+            transport: &transport,
+            clock: &self.clock,
+            progress: &progress,
+            invited: &invited,
+        });
         let pass_on = async {
             loop {
                 self.health.progress(&told.borrow_and_update());
@@ -217,6 +242,8 @@ impl Foundation {
             node: ReplicaNode {
                 name: self.config.node.name.clone(),
                 address: self.config.peer_address(),
+                kind: self.kind(),
+                zone: Some(self.config.node.zone.clone()).filter(|zone| !zone.is_empty()),
             },
             initial_members: self.initial_members(),
             timing: RaftTiming {
@@ -227,6 +254,8 @@ impl Foundation {
             },
             transport: self.transport(),
             clock: Arc::clone(&self.clock),
+            headroom: self.headroom.clone(),
+            feature_level: tercet_raft::own_feature_level(),
             committed_blobs,
         })
         .await
@@ -242,6 +271,7 @@ impl Foundation {
         committed: mpsc::Receiver<(Digest, u64)>,
     ) {
         let directory = peer::Directory::of(consensus);
+        let edge_cache = self.edge_cache(consensus);
         let fetcher = peer::Fetcher::new(peer::FetcherParts {
             blobs: self.blobs.clone(),
             peers: self.peers.clone(),
@@ -249,6 +279,22 @@ impl Foundation {
             workers: self.workers.clone(),
             metrics: Arc::clone(&self.metrics),
             disk_stop_percent: self.config.limits.disk_repair_stop_percent,
+            edge_cache: edge_cache.clone(),
+        });
+        let losses = Losses::new(
+            Arc::new(consensus.clone()),
+            Arc::clone(&self.clock),
+            Arc::clone(&self.metrics),
+        );
+        let scrub = Scrub::new(ScrubParts {
+            data: self.data.clone(),
+            blobs: self.blobs.clone(),
+            fetcher: fetcher.clone(),
+            known: Arc::new(consensus.clone()),
+            losses: losses.clone(),
+            metrics: Arc::clone(&self.metrics),
+            clock: Arc::clone(&self.clock),
+            config: self.config.scrub.clone(),
         });
         let repair = peer::Repair::new(peer::RepairParts {
             blobs: self.blobs.clone(),
@@ -257,8 +303,12 @@ impl Foundation {
             catalogue: Arc::new(consensus.clone()),
             committed,
             metrics: Arc::clone(&self.metrics),
+            losses: losses.clone(),
+            clock: Arc::clone(&self.clock),
             replication_factor: self.config.cluster.replication_factor,
             parallel: self.config.limits.repair_parallel,
+            budget: peer::Budget::new(self.config.limits.repair_bytes_per_second),
+            surplus_after: self.config.limits.surplus_after(),
         });
         let core = Core::new(CoreParts {
             config: Arc::clone(&self.config),
@@ -267,6 +317,8 @@ impl Foundation {
             peers: self.peers.clone(),
             held_sessions: self.peer_state.held().clone(),
             fetcher,
+            losses,
+            scrub: scrub.handle(),
             access,
             metrics: Arc::clone(&self.metrics),
             workers: self.workers.clone(),
@@ -274,25 +326,68 @@ impl Foundation {
         let routes = api::router(Arc::clone(&core));
         self.peer_state.attach_consensus(consensus.clone());
         self.peer_state.attach_registry(routes.clone());
-        let asked = Arc::clone(&core);
+        let (members, factor) = (consensus.clone(), self.config.cluster.replication_factor);
+        self.peer_state.attach_placement(move |digest| {
+            let own = members.identity().node_id;
+            let members: Vec<peer::Peer> = members.members().iter().map(Into::into).collect();
+            peer::is_placed_on(&members, factor, &peer::placement_key(digest), own)
+        });
+        self.peer_state.attach_admin(admin::router(&core));
+        let (asked, watched) = (Arc::clone(&core), Arc::clone(&core));
         self.peer_state.attach_status(move || status::of_this_replica(&asked));
         // Set once, here; nothing else sets it.
         let _ = self.ops_state.core.set(core);
         self.registry_gate.open(routes);
         self.health.serving();
 
+        // An edge too: it is nobody's place for a blob and so misses none, unless the membership still has it
+        // as a voter.
         self.workers.spawn("repair", |stop| repair.run(stop));
+        if let Some(cache) = edge_cache {
+            self.workers.spawn("edge-cache", |stop| cache.run(stop));
+        }
+        let seat = Seat { consensus: consensus.clone(), closers: self.listeners.closers() };
+        self.workers.spawn("seat", |stop| seat.watch(stop));
+        self.workers.spawn("scrub", |stop| scrub.run(stop));
         let held = self.peer_state.held().clone();
         let idle = self.config.limits.upload_idle();
         self.workers.spawn("held-sessions", |stop| held.keep_reaping(idle, stop));
-        let (blobs, config) = (self.blobs.clone(), Arc::clone(&self.config));
-        self.workers.spawn("disk-watch", |stop| disk::watch(blobs, config, stop));
+        let health = Arc::clone(&self.health);
+        self.workers.spawn("disk-watch", |stop| disk::watch(watched, health, stop));
         tracing::info!(
             registry = %self.registry_address,
             peer = %self.config.peer.listen,
             ops = %self.config.ops.listen,
             "serving"
         );
+    }
+
+    /// On an edge, what bounds the blobs that it keeps.
+    fn edge_cache(&self, consensus: &Consensus) -> Option<peer::EdgeCache> {
+        if self.config.node.role != NodeRole::Edge {
+            return None;
+        }
+        let consensus = consensus.clone();
+        Some(peer::EdgeCache::new(peer::EdgeCacheParts {
+            blobs: self.blobs.clone(),
+            file: self.data.edge_uses(),
+            bytes_max: self.config.limits.edge_cache_bytes,
+            metrics: Arc::clone(&self.metrics),
+            is_edge: Box::new(move || {
+                let own = consensus.identity().node_id;
+                consensus
+                    .members()
+                    .iter()
+                    .any(|member| member.node_id == own && member.kind == MemberKind::Edge)
+            }),
+        }))
+    }
+
+    fn kind(&self) -> MemberKind {
+        match self.config.node.role {
+            NodeRole::Voter => MemberKind::Voter,
+            NodeRole::Edge => MemberKind::Edge,
+        }
     }
 
     fn initial_members(&self) -> Vec<InitialMember> {
@@ -334,11 +429,12 @@ fn hello(name: &str, identity: Option<&Identity>) -> Hello {
         name: name.to_owned(),
         cluster_id: identity.map(|identity| identity.cluster_id.clone()),
         node_id: identity.map(|identity| identity.node_id),
+        feature_level: tercet_raft::own_feature_level(),
     }
 }
 
 /// The exit code for what the disk did.
-fn storage_failure(error: StorageError) -> Failure {
+pub(crate) fn storage_failure(error: StorageError) -> Failure {
     let exit = match &error {
         StorageError::Locked { .. } => Exit::Unavailable,
         StorageError::Corrupt { .. }
@@ -351,12 +447,15 @@ fn storage_failure(error: StorageError) -> Failure {
 }
 
 /// The exit code for what kept a replica out of its group.
-fn raft_failure(error: RaftError) -> Failure {
+pub(crate) fn raft_failure(error: RaftError) -> Failure {
     let exit = match error {
         RaftError::Storage(error) => return storage_failure(error),
-        RaftError::Identity { .. } | RaftError::LogLost { .. } | RaftError::StateLost { .. } => {
-            Exit::Data
-        }
+        RaftError::Identity { .. }
+        | RaftError::LogLost { .. }
+        | RaftError::StateLost { .. }
+        | RaftError::FeatureLevel { .. }
+        | RaftError::Unfinished { .. }
+        | RaftError::Refound(_) => Exit::Data,
         RaftError::ClusterMismatch(_) | RaftError::Refused(_) => Exit::Config,
         _ => Exit::Software,
     };

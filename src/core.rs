@@ -7,9 +7,11 @@ use tercet_storage::BlobStore;
 
 use crate::auth::AccessControl;
 use crate::config::Config;
+use crate::loss::Losses;
 use crate::ops::Metrics;
 use crate::peer;
-use crate::registry::{self, Uploads};
+use crate::registry::{self, Collection, Pulls, Uploads};
+use crate::scrub::ScrubHandle;
 use crate::worker::Workers;
 
 /// The parts that [`Core::new`] joins; built by `app` in the order of their needs.
@@ -26,6 +28,10 @@ pub struct CoreParts {
     pub held_sessions: peer::HeldSessions,
     /// Reads blobs that this replica lacks from its peers, and keeps them.
     pub fetcher: peer::Fetcher,
+    /// Blobs that no replica has any more.
+    pub losses: Losses,
+    /// How far the reading of all blobs is.
+    pub scrub: ScrubHandle,
     /// Who asks, and what they may do.
     pub access: Arc<AccessControl>,
     /// Counters and gauges of this process.
@@ -48,8 +54,16 @@ pub struct Core {
     pub held_sessions: peer::HeldSessions,
     /// Reads blobs that this replica lacks from its peers, and keeps them.
     pub fetcher: peer::Fetcher,
+    /// Blobs that no replica has any more.
+    pub losses: Losses,
+    /// How far the reading of all blobs is.
+    pub scrub: ScrubHandle,
     /// Upload sessions that this replica serves.
     pub uploads: Uploads,
+    /// Pulls that the group has not been told of.
+    pub pulls: Pulls,
+    /// How garbage collection stands here, and the way to ask for it.
+    pub collection: Collection,
     /// Who asks, and what they may do.
     pub access: Arc<AccessControl>,
     /// Counters and gauges of this process.
@@ -71,13 +85,21 @@ impl Core {
             peers: parts.peers,
             held_sessions: parts.held_sessions,
             fetcher: parts.fetcher,
+            losses: parts.losses,
+            scrub: parts.scrub,
             uploads,
+            pulls: Pulls::default(),
+            collection: Collection::new(),
             access: parts.access,
             metrics: parts.metrics,
             workers: parts.workers,
         });
         registry::start_reaper(&core);
         registry::start_settings(&core);
+        registry::start_retention(&core);
+        registry::start_pulls(&core);
+        registry::start_collector(&core);
+        registry::start_unlinker(&core);
         core
     }
 }

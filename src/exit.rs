@@ -17,6 +17,8 @@ pub enum Exit {
     Software = 70,
     /// The disk or the network failed below us.
     Io = 74,
+    /// What was asked is refused; asking again changes nothing.
+    Refused = 77,
     /// The configuration is wrong.
     Config = 78,
 }

@@ -3,16 +3,22 @@
 //! This crate is the registry itself: HTTP, uploads, peers, operations and the command line. What is
 //! at rest on one node lives in `tercet-storage`; agreement on metadata lives in `tercet-raft`.
 
+pub mod admin;
 pub mod api;
 pub mod app;
 pub mod auth;
+mod backup;
 pub mod cli;
 pub mod config;
 pub mod core;
 pub mod exit;
+mod fsck;
+pub mod loss;
 pub mod ops;
 pub mod peer;
 pub mod registry;
+mod restore;
+pub mod scrub;
 pub mod server;
 pub mod telemetry;
 mod text;

@@ -18,8 +18,8 @@ pub(crate) fn bytes(count: u64) -> String {
     format!("{value:.1} {shown}")
 }
 
-/// A number, or a dash where it is not known.
-pub(crate) fn or_dash(value: Option<u64>) -> String {
+/// A value, or a dash where it is not known.
+pub(crate) fn or_dash(value: Option<impl std::fmt::Display>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }
 

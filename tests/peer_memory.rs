@@ -12,11 +12,11 @@ use futures_util::future::join_all;
 use tempfile::TempDir;
 use tercet::ops::Metrics;
 use tercet::peer::{
-    Client, ClientOptions, Directory, Fetcher, FetcherParts, Peer, PeerState, SessionReplicas,
-    SessionReplicasOptions, server,
+    Claim, Client, ClientOptions, Directory, Fetcher, FetcherParts, Peer, PeerState,
+    SessionReplicas, SessionReplicasOptions, server,
 };
 use tercet::worker::Workers;
-use tercet_raft::Hello;
+use tercet_raft::{FEATURE_LEVEL, Hello};
 use tercet_storage::{Algorithm, BlobStore, BlobStoreOptions, Digest, DigestHasher, UploadId};
 use tokio::net::TcpListener;
 
@@ -57,12 +57,13 @@ async fn replica(name: &str, node_id: u64) -> (Peer, BlobStore, TempDir) {
         name: name.to_owned(),
         cluster_id: Some(CLUSTER.to_owned()),
         node_id: Some(node_id),
+        feature_level: FEATURE_LEVEL,
     };
     let router = server::router(PeerState::new(hello, blobs.clone(), 4 * STREAMS));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-    (Peer { name: name.to_owned(), node_id, address }, blobs, dir)
+    (Peer::at(name, node_id, address), blobs, dir)
 }
 
 /// Chunks that add up to `size`, different for each `seed`.
@@ -105,6 +106,7 @@ async fn many_streams_at_once_stay_small() {
         workers: Workers::new(),
         metrics: metrics(),
         disk_stop_percent: 101,
+        edge_cache: None,
     });
     join_all((0..STREAMS).map(|i| {
         let (fetcher, pulled) = (&fetcher, &pulled);
@@ -131,7 +133,7 @@ async fn many_streams_at_once_stay_small() {
             peers: peers.clone(),
             workers: workers.clone(),
             metrics: metrics(),
-            id: UploadId::new(1),
+            claim: Claim::first(UploadId::new(1)),
             repository: "library/test".parse().unwrap(),
             algorithm: Algorithm::Sha256,
             offset: 0,

@@ -29,7 +29,11 @@ pub(super) async fn get(
     method: &Method,
     request: &HeaderMap,
 ) -> Result<Response, ApiError> {
-    let found = registry::blob_size(core, repository, digest).await?;
+    // A client that asks whether a blob exists is going to rely on it; one that reads it has it then.
+    let found = match *method == Method::HEAD {
+        true => registry::check_blob(core, repository, digest).await?,
+        false => registry::blob_size(core, repository, digest).await?,
+    };
     let size = found.value;
     let etag = format!("\"{digest}\"");
     let mut response = Response::new(Body::empty());

@@ -258,6 +258,16 @@ impl From<RegistryError> for ApiError {
             RegistryError::NoSpace(_) => {
                 new(StatusCode::INSUFFICIENT_STORAGE, OciCode::Denied).retry_later()
             }
+            RegistryError::ClusterFull(why) => {
+                tracing::warn!(%why, "a write is refused for want of space");
+                // Paths of this machine are for its log.
+                Self::new(
+                    StatusCode::INSUFFICIENT_STORAGE,
+                    OciCode::Denied,
+                    "the registry's disks are too full; pulls go on, pushes work again when the operator has made room",
+                )
+                .retry_later()
+            }
             RegistryError::Unavailable(_) => {
                 new(StatusCode::SERVICE_UNAVAILABLE, OciCode::Unavailable).retry_later()
             }

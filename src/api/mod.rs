@@ -9,6 +9,7 @@ pub mod fuzzing;
 mod guard;
 mod header;
 mod host;
+mod keeper;
 mod leftover;
 mod lists;
 mod manifests;

@@ -13,12 +13,13 @@ use tercet_storage::{Algorithm, Digest, RepositoryName, UploadId};
 use super::body;
 use super::error::{ApiError, OciCode, upload_location};
 use super::header::{CONTENT_DIGEST, UPLOAD_UUID, inclusive_range, value};
-use super::owner::{Place, locate};
+use super::keeper::{self, Handled};
+use super::owner::{self, Place, locate};
 use super::query::Query;
 use super::route::{self, Shown};
 use crate::auth::{Principal, Rights};
 use crate::core::Core;
-use crate::registry::{self, Chunk, Mounted, Session};
+use crate::registry::{self, Chunk, Mounted, OnFailure, Session};
 
 /// Opens a session, mounts a blob, or takes a whole blob in one request.
 pub(super) async fn begin(
@@ -28,6 +29,10 @@ pub(super) async fn begin(
     query: &Query,
     request: Request,
 ) -> Result<Response, ApiError> {
+    let request = match keeper::pass_on(core, request).await? {
+        Handled::Elsewhere(response) => return Ok(response),
+        Handled::NotYet(request) => request,
+    };
     let opened_by = rights.principal();
     let algorithm = query.get("digest-algorithm").map(algorithm).transpose()?;
     if let Some(digest) = query.get("mount") {
@@ -70,7 +75,7 @@ async fn whole(
 ) -> Result<Response, ApiError> {
     let session = registry::open_session(core, repository, digest.algorithm(), opened_by).await?;
     let chunk = Chunk { body: body::streamed(request), range: None };
-    registry::close_or_end(core, &session, chunk, digest).await?;
+    registry::close(core, &session, Some(chunk), digest, OnFailure::End).await?;
     Ok(created(repository, digest))
 }
 
@@ -100,11 +105,16 @@ pub(super) async fn on_session(
     };
     match (request.method().clone(), digest) {
         (Method::PUT, Some(digest)) => {
-            registry::close(core, &session, last_chunk(request)?, &digest).await?;
+            let last = last_chunk(request)?;
+            registry::close(core, &session, last, &digest, OnFailure::Keep).await?;
             Ok(created(repository, &digest))
         }
         (Method::PATCH, _) => {
             registry::append(core, &session, body::chunk(request)?).await?;
+            // The process may have been frozen in the middle, and the holders' word on that lost.
+            if owner::leave_if_behind(core, &session).await? {
+                return Err(owner::taken_over(id));
+            }
             Ok(session_state(&session, StatusCode::ACCEPTED))
         }
         (Method::DELETE, _) => {

@@ -98,6 +98,36 @@ pub fn denied(
     );
 }
 
+/// What an operator did through a replica's peer listener.
+#[derive(Debug, Clone, Default)]
+pub struct Administered {
+    /// Where the request came from.
+    pub remote: Option<SocketAddr>,
+    /// The route, such as `member.remove`.
+    pub action: String,
+    /// What was changed, or what was refused.
+    pub detail: String,
+    /// Why a refusal was overridden, as the operator typed it.
+    pub forced: Option<String>,
+    /// HTTP status of the answer.
+    pub status: u16,
+}
+
+/// Writes the line of an operator's change, made or refused. Whoever holds the key of a replica may make
+/// one, so the principal is that.
+pub fn administered(change: &Administered) {
+    tracing::info!(
+        target: "tercet::audit",
+        principal = "operator",
+        remote = change.remote.map(|remote| remote.to_string()),
+        action = shown(&change.action),
+        detail = shown(&change.detail),
+        forced = change.forced.as_ref().map(shown),
+        status = change.status,
+        "administration"
+    );
+}
+
 /// Text without control characters, of bounded length: a name must not make a line of its own.
 fn shown(text: &(impl fmt::Display + ?Sized)) -> String {
     let text = text.to_string();

@@ -1,10 +1,21 @@
 //! The command line.
 
+mod admin;
+mod ask;
+mod backup;
 mod certs;
 mod config;
 mod dev;
+mod fsck;
+mod gc;
 mod http;
+mod member;
 mod print;
+mod progress;
+mod recover;
+mod restore;
+mod retention;
+mod scrub;
 mod serve;
 mod signals;
 mod status;
@@ -18,6 +29,8 @@ use clap::{Args, Parser, Subcommand};
 use crate::auth::Accounts;
 use crate::config::{Config, Overrides, Sources};
 use crate::exit::{Exit, Failure, OrExit};
+
+pub(crate) use backup::failure as backup_failure;
 
 /// Threads for blocking work, which is disk reads and writes. Each may hold a piece of a blob, so
 /// this also bounds memory.
@@ -39,8 +52,25 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Run a whole cluster on this machine, to try it or to test against it
     Dev(dev::DevArgs),
+    /// Show what garbage collection would remove, or collect now
+    Gc(gc::GcArgs),
+    /// Show what the retention rules let go of
+    Retention(retention::RetentionArgs),
+    /// Read all blobs of a replica again, or show how far that is
+    Scrub(scrub::ScrubArgs),
     /// Show the replicas of a cluster
     Status(status::StatusArgs),
+    /// Show, add, remove or promote the replicas of a cluster
+    #[command(subcommand)]
+    Member(member::MemberCommand),
+    /// Back a running cluster up into a directory or a file
+    Backup(backup::BackupArgs),
+    /// Make a new cluster out of a backup
+    Restore(restore::RestoreArgs),
+    /// Check the data directory of a replica that does not run
+    Fsck(fsck::FsckArgs),
+    /// Last resort: found a new cluster from one surviving data directory
+    Recover(recover::RecoverArgs),
     /// Check or print the configuration
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -115,7 +145,15 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         match command {
             Command::Serve(args) => serve::run(args).await,
             Command::Dev(args) => dev::run(args).await,
+            Command::Gc(args) => gc::run(args).await,
+            Command::Retention(args) => retention::run(args).await,
+            Command::Scrub(args) => scrub::run(args).await,
             Command::Status(args) => status::run(args).await,
+            Command::Member(command) => member::run(command).await,
+            Command::Backup(args) => backup::run(args).await,
+            Command::Restore(args) => restore::run(args).await,
+            Command::Fsck(args) => fsck::run(args).await,
+            Command::Recover(args) => recover::run(args).await,
             Command::Config(command) => config::run(&command),
             Command::Certs(command) => certs::run(&command),
         }

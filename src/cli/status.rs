@@ -48,29 +48,63 @@ fn table(status: &Status) -> String {
         "cluster {}  leader {leader}  term {}  (as {} {} sees it)\n\n",
         status.cluster_id, status.term, status.name, status.version
     );
-    let head = ["NAME", "ROLE", "TERM", "APPLIED", "LAG", "MISSING", "DISK", "REACHABLE"];
+    let head = [
+        "NAME",
+        "ROLE",
+        "ZONE",
+        "VERSION",
+        "TERM",
+        "APPLIED",
+        "LAG",
+        "MISSING",
+        "DISK",
+        "REACHABLE",
+    ];
     let mut rows = vec![head.map(ToOwned::to_owned)];
     rows.extend(status.members.iter().map(row));
-    let widths: [usize; 8] = std::array::from_fn(|column| {
-        rows.iter().filter_map(|row| row.get(column)).map(String::len).max().unwrap_or_default()
-    });
-    for row in &rows {
-        let line: Vec<String> =
-            row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-        text.push_str(line.join("  ").trim_end());
-        text.push('\n');
+    text.push_str(&print::columns(&rows));
+    for line in remarks(status) {
+        text.push_str("\n\n");
+        text.push_str(&line);
     }
-    text.trim_end().to_owned()
+    text
 }
 
-fn row(member: &MemberStatus) -> [String; 8] {
+/// What does not fit into a table, and an operator has to read.
+fn remarks(status: &Status) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let Some(why) = &status.refused {
+        lines.push(format!("{} is refused by its cluster: {why}", status.name));
+    }
+    for member in status.members.iter().filter(|member| member.name != status.name) {
+        if let Some(why) = &member.refused {
+            lines.push(format!("{} is refused by its cluster: {why}", member.name));
+        }
+    }
+    let oldest = status.members.iter().filter_map(|member| member.oldest_missing_seconds).max();
+    if let Some(seconds) = oldest.filter(|seconds| *seconds > 0) {
+        lines.push(format!("a blob has been missing where it should be for {seconds} s"));
+    }
+    for loss in &status.lost {
+        lines.push(format!(
+            "no replica has blob {} any more; affected: {}",
+            loss.digest,
+            loss.images.join(", ")
+        ));
+    }
+    lines
+}
+
+fn row(member: &MemberStatus) -> [String; 10] {
     let disk = match (member.disk_used, member.disk_total) {
         (Some(used), Some(total)) => format!("{} of {}", bytes(used), bytes(total)),
         _ => "-".to_owned(),
     };
     [
         member.name.clone(),
-        member.role.clone(),
+        member.shown_role(),
+        or_dash(member.zone.as_deref()),
+        or_dash(member.version.as_deref()),
         or_dash(member.term),
         or_dash(member.applied),
         or_dash(member.lag),
@@ -98,7 +132,13 @@ mod tests {
             missing_blobs: reachable.then_some(0),
             disk_used: reachable.then_some(1 << 30),
             disk_total: reachable.then_some(4 << 30),
+            version: reachable.then(|| "0.2.0".into()),
+            ..MemberStatus::default()
         };
+        let mut edge = member("tercet-2", true);
+        edge.kind = "edge".into();
+        edge.zone = Some("attic".into());
+        edge.oldest_missing_seconds = Some(7);
         let status = Status {
             cluster_id: "c0ffee".into(),
             name: "tercet-0".into(),
@@ -107,14 +147,19 @@ mod tests {
             leader: Some("tercet-0".into()),
             term: 2,
             applied: 12,
-            members: vec![member("tercet-0", true), member("tercet-1", false)],
+            refused: Some("TERCET-M04: removed".into()),
+            members: vec![member("tercet-0", true), member("tercet-1", false), edge],
+            ..Status::default()
         };
         assert_eq!(
             table(&status),
             "cluster c0ffee  leader tercet-0  term 2  (as tercet-0 0.1.0 sees it)\n\n\
-             NAME      ROLE      TERM  APPLIED  LAG  MISSING  DISK                REACHABLE\n\
-             tercet-0  follower  2     12       0    0        1.0 GiB of 4.0 GiB  yes\n\
-             tercet-1  follower  -     -        -    -        -                   no"
+             NAME      ROLE      ZONE   VERSION  TERM  APPLIED  LAG  MISSING  DISK                REACHABLE\n\
+             tercet-0  follower  -      0.2.0    2     12       0    0        1.0 GiB of 4.0 GiB  yes\n\
+             tercet-1  follower  -      -        -     -        -    -        -                   no\n\
+             tercet-2  edge      attic  0.2.0    2     12       0    0        1.0 GiB of 4.0 GiB  yes\n\n\
+             tercet-0 is refused by its cluster: TERCET-M04: removed\n\n\
+             a blob has been missing where it should be for 7 s"
         );
     }
 }

@@ -10,8 +10,12 @@ use super::{Config, Limits};
 
 /// Bytes of the longest replica name: that of a DNS label.
 const NAME_MAX: usize = 63;
+/// Longest time that a key may say.
+const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 3_600);
 /// Manifests are in the log and in memory; more than this belongs into blobs.
 const MANIFEST_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Slower than this, a peer waits so long between two reads that it gives up.
+const REPAIR_RATE_MIN: u64 = 64 * 1024;
 
 /// Checks values against each other.
 ///
@@ -25,6 +29,7 @@ pub fn check(config: &Config) -> Result<(), ConfigError> {
     check_listeners(config, &mut problems);
     check_peer_security(config, &mut problems);
     check_limits(&config.limits, &mut problems);
+    check_housekeeping(config, &mut problems);
     super::check_access::check_access(config, &mut problems);
     if problems.is_empty() { Ok(()) } else { Err(ConfigError::Invalid { problems }) }
 }
@@ -74,6 +79,41 @@ fn check_node(config: &Config, problems: &mut Vec<String>) {
             "log.level: {error}; use error, warn, info, debug or trace, or filters such as \
              info,tercet=debug"
         ));
+    }
+}
+
+fn check_housekeeping(config: &Config, problems: &mut Vec<String>) {
+    let (gc, retention, scrub) = (&config.gc, &config.retention, &config.scrub);
+    let periods = [
+        ("gc.interval_seconds", gc.interval_seconds),
+        ("gc.orphan_grace_seconds", gc.orphan_grace_seconds),
+        ("retention.interval_seconds", retention.interval_seconds),
+        ("scrub.period_days", u64::from(scrub.period_days)),
+        ("scrub.bytes_per_second", scrub.bytes_per_second),
+    ];
+    for (key, value) in periods {
+        if value == 0 {
+            problems.push(format!("{key} is 0; use at least 1"));
+        }
+    }
+    let lengths = [
+        ("gc.grace_seconds", gc.grace_seconds),
+        ("gc.orphan_grace_seconds", gc.orphan_grace_seconds),
+        ("gc.interval_seconds", gc.interval_seconds),
+        ("retention.interval_seconds", retention.interval_seconds),
+    ];
+    for (key, value) in lengths {
+        if Duration::from_secs(value) > DURATION_MAX {
+            problems.push(format!("{key} is longer than a year; use less"));
+        }
+    }
+    for (index, rule) in retention.rules.iter().enumerate() {
+        if rule.name.is_empty() || retention.rules.iter().take(index).any(|r| r.name == rule.name) {
+            problems.push(format!(
+                "retention.rules[{index}].name `{}` is empty or taken; reports need a name for each rule",
+                rule.name
+            ));
+        }
     }
 }
 
@@ -258,6 +298,13 @@ fn check_limits(limits: &Limits, problems: &mut Vec<String>) {
             limits.manifest_bytes
         ));
     }
+    let repair = limits.repair_bytes_per_second;
+    if repair > 0 && repair < REPAIR_RATE_MIN {
+        problems.push(format!(
+            "limits.repair_bytes_per_second is {repair}; use {REPAIR_RATE_MIN} or more, so that a peer \
+             that sends a blob does not take this replica for a dead one, or 0 for no bound"
+        ));
+    }
     let (warn, stop, refuse) =
         (limits.disk_warn_percent, limits.disk_repair_stop_percent, limits.disk_refuse_percent);
     if !(warn <= stop && stop <= refuse && refuse <= 100) {
@@ -267,9 +314,9 @@ fn check_limits(limits: &Limits, problems: &mut Vec<String>) {
         ));
     }
     // Far enough from overflow that a deadline can be added to any instant.
-    const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 3_600);
     for (name, value) in [
         ("upload_idle_seconds", limits.upload_idle()),
+        ("surplus_after_seconds", limits.surplus_after()),
         ("header_timeout_ms", limits.header_timeout()),
         ("first_byte_timeout_ms", limits.first_byte_timeout()),
         ("idle_timeout_ms", limits.idle_timeout()),

@@ -34,6 +34,12 @@ pub struct Limits {
     pub peer_streams_max: usize,
     /// How many missing blobs are fetched at a time.
     pub repair_parallel: usize,
+    /// The most that missing blobs are fetched at, in bytes per second; 0 means no bound.
+    pub repair_bytes_per_second: u64,
+    /// How long a copy is kept on a replica where it is not placed, after it came there, in seconds.
+    pub surplus_after_seconds: u64,
+    /// What a replica with the role `edge` keeps of the blobs pulled through it, in bytes.
+    pub edge_cache_bytes: u64,
     /// Longest time that a push waits for one holder's queue before it goes on without that
     /// holder, in milliseconds.
     pub holder_stall_ms: u64,
@@ -43,6 +49,10 @@ pub struct Limits {
     pub disk_repair_stop_percent: u8,
     /// Use of the disk from which a warning is logged, in percent.
     pub disk_warn_percent: u8,
+    /// Bytes of the disk that are never given to content: Raft and deletes need them.
+    pub disk_headroom_bytes: u64,
+    /// Bytes of a file that is given up when the disk is full all the same, so that Raft can go on.
+    pub raft_reserve_bytes: u64,
     /// Grace for requests in flight when the process is told to stop, in seconds.
     pub drain_seconds: u64,
 }
@@ -63,10 +73,15 @@ impl Default for Limits {
             page_size_max: 1_000,
             peer_streams_max: 256,
             repair_parallel: 2,
+            repair_bytes_per_second: 64 * 1024 * 1024,
+            surplus_after_seconds: 3_600,
+            edge_cache_bytes: 10 * 1024 * 1024 * 1024,
             holder_stall_ms: 5_000,
             disk_refuse_percent: 95,
             disk_repair_stop_percent: 90,
             disk_warn_percent: 85,
+            disk_headroom_bytes: 256 * 1024 * 1024,
+            raft_reserve_bytes: 64 * 1024 * 1024,
             drain_seconds: 25,
         }
     }
@@ -107,6 +122,12 @@ impl Limits {
     #[must_use]
     pub fn holder_stall(&self) -> Duration {
         Duration::from_millis(self.holder_stall_ms)
+    }
+
+    /// [`Limits::surplus_after_seconds`] as a duration.
+    #[must_use]
+    pub fn surplus_after(&self) -> Duration {
+        Duration::from_secs(self.surplus_after_seconds)
     }
 
     /// [`Limits::drain_seconds`] as a duration.

@@ -10,6 +10,7 @@ mod check_tls;
 mod environment;
 mod error;
 mod file;
+mod housekeeping;
 pub mod keys;
 mod limits;
 mod load;
@@ -21,10 +22,11 @@ pub use check::check;
 pub(crate) use check::replica_name as check_replica_name;
 pub use check_tls::check_listener_files;
 pub use error::ConfigError;
+pub use housekeeping::{Gc, Retention, RetentionMode, RetentionRuleEntry, Scrub, UntaggedPolicy};
 pub use limits::Limits;
 pub use load::{Overrides, Sources, load};
 pub use member::MemberEntry;
 pub use sections::{
-    ClientAuth, Cluster, Config, Consistency, ListenerTls, Log, LogFormat, Node, Ops, Peer,
-    PeerTls, Registry, SparseManifests, Webhook,
+    ClientAuth, Cluster, Config, Consistency, ListenerTls, Log, LogFormat, Node, NodeRole, Ops,
+    Peer, PeerTls, Registry, SparseManifests, Webhook,
 };

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::access::Access;
+use super::housekeeping::{Gc, Retention, Scrub};
 use super::limits::Limits;
 use super::member::MemberEntry;
 
@@ -28,6 +29,12 @@ pub struct Config {
     pub webhook: Webhook,
     /// Who may do what.
     pub access: Access,
+    /// When blobs that nothing names go.
+    pub gc: Gc,
+    /// Which tags and manifests may go.
+    pub retention: Retention,
+    /// How often stored bytes are read again.
+    pub scrub: Scrub,
     /// What is logged, and how.
     pub log: Log,
     /// Every bound there is.
@@ -72,11 +79,32 @@ pub struct Node {
     pub name: String,
     /// Directory that holds everything this replica stores.
     pub data_dir: PathBuf,
+    /// What it does in its cluster.
+    pub role: NodeRole,
+    /// Where it stands, such as a rack or an availability zone: copies of a blob go to different zones.
+    /// Empty: nowhere in particular.
+    pub zone: String,
+}
+
+/// What a replica does in its cluster.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NodeRole {
+    /// It votes, while there are not voters enough, and keeps blobs.
+    #[default]
+    Voter,
+    /// It never votes, keeps only what is pulled through it, and passes pushes on.
+    Edge,
 }
 
 impl Default for Node {
     fn default() -> Self {
-        Self { name: host_name(), data_dir: PathBuf::from("/var/lib/tercet") }
+        Self {
+            name: host_name(),
+            data_dir: PathBuf::from("/var/lib/tercet"),
+            role: NodeRole::default(),
+            zone: String::new(),
+        }
     }
 }
 
@@ -115,9 +143,11 @@ pub struct Cluster {
     pub consistency: Consistency,
     /// How often the leader tells its followers that it lives, in milliseconds.
     pub heartbeat_ms: u64,
-    /// Shortest silence after which a follower stands for election, in milliseconds.
+    /// Shortest time, beyond `election_timeout_max_ms`, that a leader may be silent before a follower stands
+    /// for election, in milliseconds.
     pub election_timeout_min_ms: u64,
-    /// Longest such silence, in milliseconds.
+    /// Longest such time, in milliseconds. A leader that was heard is trusted for as long, so that a dead one
+    /// is replaced after this and a random time between the two.
     pub election_timeout_max_ms: u64,
 }
 
@@ -128,8 +158,8 @@ impl Default for Cluster {
             replication_factor: 3,
             consistency: Consistency::Linearizable,
             heartbeat_ms: 250,
-            election_timeout_min_ms: 1_000,
-            election_timeout_max_ms: 2_000,
+            election_timeout_min_ms: 600,
+            election_timeout_max_ms: 1_000,
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tercet_raft::Consensus;
 
 use super::Health;
-use crate::server::{HAND_OVER_MAX, Server};
+use crate::server::{Closer, HAND_OVER_MAX, Server};
 use crate::worker::Workers;
 
 /// Time for background work to notice that it is cancelled.
@@ -36,6 +36,14 @@ pub struct Listeners {
     pub ops: Server,
     /// For the Kubernetes API server, where it is configured.
     pub webhook: Option<Server>,
+}
+
+impl Listeners {
+    /// What closes those that clients come to.
+    #[must_use]
+    pub fn closers(&self) -> Vec<Closer> {
+        std::iter::once(&self.registry).chain(&self.webhook).map(Server::closer).collect()
+    }
 }
 
 /// Stops a replica within `limits.drain_seconds` and a few seconds more.

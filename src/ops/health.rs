@@ -27,6 +27,8 @@ pub struct Health {
     had_leader: AtomicBool,
     /// What the configuration makes of this replica and nobody may have meant.
     remark: OnceLock<String>,
+    /// What it cannot do at the moment, beside what Raft says.
+    complaint: Mutex<Option<&'static str>>,
 }
 
 /// The answer of `/readyz`.
@@ -46,12 +48,18 @@ impl Health {
             phase: Mutex::new(Phase::Starting("opening the data directory".to_owned())),
             had_leader: AtomicBool::new(false),
             remark: OnceLock::new(),
+            complaint: Mutex::new(None),
         }
     }
 
     /// Adds a sentence to what a ready replica says, once and for good.
     pub fn remark(&self, text: String) {
         let _ = self.remark.set(text);
+    }
+
+    /// Sets the sentence about what a ready replica cannot do now, or takes it back.
+    pub fn complain(&self, complaint: Option<&'static str>) {
+        *self.complaint.lock().unwrap_or_else(PoisonError::into_inner) = complaint;
     }
 
     /// Says what the start is waiting for.
@@ -82,6 +90,12 @@ impl Health {
             && readiness.ready
         {
             readiness.reason = format!("{}; {remark}", readiness.reason);
+        }
+        let complaint = *self.complaint.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(complaint) = complaint
+            && readiness.ready
+        {
+            readiness.reason = format!("{}; {complaint}", readiness.reason);
         }
         readiness
     }
@@ -135,6 +149,8 @@ mod tests {
             role: Role::Follower,
             is_member: true,
             refused: None,
+            removed: false,
+            changing_members: false,
         }
     }
 
@@ -183,6 +199,17 @@ mod tests {
         let readiness = health.readiness(Some(&raft(Some("a"))));
         assert!(readiness.ready);
         assert_eq!(readiness.reason, "ready; nobody else is let in");
+    }
+
+    #[test]
+    fn a_complaint_lasts_until_it_is_taken_back() {
+        let health = Health::starting();
+        health.serving();
+        health.complain(Some("the disk is full"));
+        let told = health.readiness(Some(&raft(Some("a"))));
+        assert_eq!((told.ready, told.reason.as_str()), (true, "ready; the disk is full"));
+        health.complain(None);
+        assert_eq!(health.readiness(Some(&raft(Some("a")))).reason, "ready");
     }
 
     #[test]

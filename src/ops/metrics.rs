@@ -42,8 +42,32 @@ pub struct Metrics {
     pub pulled_through: IntCounter,
     /// Blobs that this replica should hold and does not.
     pub missing_blobs: IntGauge,
+    /// Blobs that this replica knows to have fewer copies than there should be.
+    pub under_replicated: IntGauge,
+    /// How long the blob that is missing here for the longest time has been so.
+    pub oldest_missing_seconds: IntGauge,
+    /// What was applied when the last complete comparison of catalogue and disk began.
+    pub repair_compared_applied: IntGauge,
+    /// The feature level of the cluster; read at scrape.
+    pub feature_level: IntGauge,
+    /// Blobs that no replica has any more.
+    pub unrecoverable_blobs: IntGauge,
+    /// Blob bytes that scrub has read.
+    pub scrub_bytes: IntCounter,
+    /// Blobs that scrub found to be wrong.
+    pub scrub_corrupt: IntCounter,
+    /// When scrub last had read everything, in seconds since 1970; 0 before the first time.
+    pub scrub_completed: IntGauge,
+    /// Blobs of which the local copy could not be read to its end and a peer's was served.
+    pub read_failovers: IntCounter,
+    /// Blobs that this edge gave up to make room for others.
+    pub edge_evicted: IntCounter,
     /// Blobs that repair brought here.
     pub repair_fetched: IntCounter,
+    /// Blob bytes that repair read from other replicas.
+    pub repair_bytes: IntCounter,
+    /// Copies removed here because they are placed elsewhere.
+    pub surplus_removed: IntCounter,
     /// Attempts of repair that failed and will be made again.
     pub repair_failed: IntCounter,
     /// Holders that a push went on without.
@@ -56,12 +80,32 @@ pub struct Metrics {
     pub logins: IntCounterVec,
     /// Changes of the htpasswd file or of `[access]` that could not be used.
     pub access_reload_failures: IntCounter,
+    /// Tags and manifests that retention removed, by `kind`.
+    pub retention_expired: IntCounterVec,
+    /// Tags and manifests that the retention rules let go of and that are still there, by `kind`.
+    pub retention_candidates: IntGaugeVec,
+    /// When retention last looked at every repository, in seconds since 1970.
+    pub retention_completed: IntGauge,
+    /// Blobs that were collected while this replica led.
+    pub gc_collected: IntCounter,
+    /// Their bytes.
+    pub gc_collected_bytes: IntCounter,
+    /// Blobs without a reference when this replica last looked, as the leader.
+    pub gc_candidates: IntGauge,
+    /// Files of collected blobs that were removed here.
+    pub gc_unlinked: IntCounter,
+    /// Files that were removed here and that no record knew.
+    pub gc_orphans_removed: IntCounter,
+    /// Bytes that both gave back.
+    pub gc_freed_bytes: IntCounter,
     /// Raft term; read at scrape, as are all the gauges below.
     pub raft_term: IntGauge,
     /// Index of the last applied entry.
     pub raft_applied: IntGauge,
     /// Index of the last entry in the log.
     pub raft_last_log: IntGauge,
+    /// How long Raft's log takes to sync, a mean over the last seconds, in microseconds.
+    pub raft_fsync_microseconds: IntGauge,
     /// 1 on the leader, 0 elsewhere.
     pub raft_is_leader: IntGauge,
     /// 1 while a leader is known.
@@ -70,6 +114,14 @@ pub struct Metrics {
     pub disk_used_bytes: IntGauge,
     /// Size of that disk in bytes.
     pub disk_total_bytes: IntGauge,
+    /// Inodes in use on that disk.
+    pub disk_inodes_used: IntGauge,
+    /// Inodes of that disk; 0 where there is no fixed number of them.
+    pub disk_inodes_total: IntGauge,
+    /// How full it is, from 0 for plenty to 5 for full: see `ops::disk::DiskLevel`.
+    pub disk_level: IntGauge,
+    /// Bytes of the reserve that is given up when it is full.
+    pub disk_reserve_bytes: IntGauge,
 }
 
 impl Metrics {
@@ -144,8 +196,48 @@ impl Metrics {
                 "tercet_missing_blobs",
                 "Blobs that this replica should hold and does not",
             )?,
+            under_replicated: make.gauge(
+                "tercet_under_replicated_blobs",
+                "Blobs that this replica knows to have fewer copies than there should be",
+            )?,
+            oldest_missing_seconds: make.gauge(
+                "tercet_oldest_missing_seconds",
+                "How long the blob that is missing here for the longest time has been so",
+            )?,
+            repair_compared_applied: make.gauge(
+                "tercet_repair_compared_applied",
+                "Log index applied when the last complete comparison of catalogue and disk began",
+            )?,
+            feature_level: make
+                .gauge("tercet_feature_level", "The feature level of the cluster")?,
+            unrecoverable_blobs: make
+                .gauge("tercet_unrecoverable_blobs", "Blobs that no replica has any more")?,
+            scrub_bytes: make
+                .counter("tercet_scrub_bytes_total", "Blob bytes that scrub has read")?,
+            scrub_corrupt: make
+                .counter("tercet_scrub_corrupt_total", "Blobs that scrub found to be wrong")?,
+            scrub_completed: make.gauge(
+                "tercet_scrub_last_completed_timestamp_seconds",
+                "When scrub last had read everything, in seconds since 1970",
+            )?,
+            read_failovers: make.counter(
+                "tercet_read_failovers_total",
+                "Local blob reads that a peer's copy took over",
+            )?,
+            edge_evicted: make.counter(
+                "tercet_edge_evicted_total",
+                "Blobs that this edge gave up to make room for others",
+            )?,
             repair_fetched: make
                 .counter("tercet_repair_fetched_total", "Blobs that repair brought here")?,
+            repair_bytes: make.counter(
+                "tercet_repair_bytes_total",
+                "Blob bytes that repair read from other replicas",
+            )?,
+            surplus_removed: make.counter(
+                "tercet_surplus_removed_total",
+                "Copies removed because they are placed elsewhere",
+            )?,
             repair_failed: make
                 .counter("tercet_repair_failed_total", "Attempts of repair that failed")?,
             holder_dropped: make
@@ -164,15 +256,71 @@ impl Metrics {
                 "tercet_access_reload_failures_total",
                 "Changes of the htpasswd file or of [access] that could not be used",
             )?,
+            retention_expired: make.counters(
+                "tercet_retention_expired_total",
+                "Tags and manifests that retention removed",
+                &["kind"],
+            )?,
+            retention_candidates: make.gauges(
+                "tercet_retention_candidates",
+                "Tags and manifests that the retention rules let go of and that are still there",
+                &["kind"],
+            )?,
+            retention_completed: make.gauge(
+                "tercet_retention_last_completed_timestamp_seconds",
+                "When retention last looked at every repository, in seconds since 1970",
+            )?,
+            gc_collected: make.counter(
+                "tercet_gc_collected_total",
+                "Blobs that were collected while this replica led",
+            )?,
+            gc_collected_bytes: make.counter(
+                "tercet_gc_collected_bytes_total",
+                "Bytes of the blobs that were collected while this replica led",
+            )?,
+            gc_candidates: make.gauge(
+                "tercet_gc_candidates",
+                "Blobs without a reference when the leader last looked",
+            )?,
+            gc_unlinked: make.counter(
+                "tercet_gc_unlinked_total",
+                "Files of collected blobs that were removed here",
+            )?,
+            gc_orphans_removed: make.counter(
+                "tercet_gc_orphans_removed_total",
+                "Blob files that no record knew and that were removed here",
+            )?,
+            gc_freed_bytes: make.counter(
+                "tercet_gc_freed_bytes_total",
+                "Bytes of the blob files that were removed here",
+            )?,
             raft_term: make.gauge("tercet_raft_term", "Raft term")?,
             raft_applied: make.gauge("tercet_raft_applied_index", "Last applied log index")?,
             raft_last_log: make.gauge("tercet_raft_last_log_index", "Last index in the log")?,
+            raft_fsync_microseconds: make.gauge(
+                "tercet_raft_fsync_microseconds",
+                "Mean time of the last fsyncs of the Raft log; 0 while hardly anything is written",
+            )?,
             raft_is_leader: make.gauge("tercet_raft_is_leader", "1 on the leader")?,
             raft_has_leader: make.gauge("tercet_raft_has_leader", "1 while a leader is known")?,
             disk_used_bytes: make
                 .gauge("tercet_disk_used_bytes", "Bytes in use on the data directory's disk")?,
             disk_total_bytes: make
                 .gauge("tercet_disk_total_bytes", "Size of the data directory's disk")?,
+            disk_inodes_used: make
+                .gauge("tercet_disk_inodes_used", "Inodes in use on the data directory's disk")?,
+            disk_inodes_total: make.gauge(
+                "tercet_disk_inodes_total",
+                "Inodes of the data directory's disk; 0 where there is no fixed number of them",
+            )?,
+            disk_level: make.gauge(
+                "tercet_disk_level",
+                "0 plenty, 1 filling, 2 repair stopped, 3 uploads refused, 4 writes refused, 5 full",
+            )?,
+            disk_reserve_bytes: make.gauge(
+                "tercet_disk_reserve_bytes",
+                "Size of the file that is given up when the disk is full; 0 once it was",
+            )?,
             registry: registry.clone(),
         };
         make.gauges("tercet_build_info", "Version of this binary", &["version"])?

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::health::Readiness;
 use super::status::{MemberStatus, Status};
+use crate::loss::Loss;
 use crate::text::{bytes, or_dash};
 
 /// Seconds after which a browser asks again.
@@ -48,12 +49,35 @@ fn facts(page: &mut String, status: &Status) {
     ] {
         let _ = write!(page, "<dt>{name}</dt><dd>{}</dd>", escape(&value));
     }
+    if status.feature_level != 0 {
+        let _ = write!(page, "<dt>feature level</dt><dd>{}</dd>", status.feature_level);
+    }
     page.push_str("</dl>");
+    if let Some(why) = &status.refused {
+        let _ = write!(page, "<p class=\"bad\">refused by the cluster: {}</p>", escape(why));
+    }
+    lost(page, &status.lost);
+}
+
+/// Blobs that are gone for good, and what cannot be pulled for that.
+fn lost(page: &mut String, lost: &[Loss]) {
+    if lost.is_empty() {
+        return;
+    }
+    let _ =
+        write!(page, "<p class=\"bad\">blobs that no replica has any more: {}</p><ul>", lost.len());
+    for loss in lost {
+        let images = loss.images.join(", ");
+        let _ = write!(page, "<li>{} ({})</li>", escape(&loss.digest.to_string()), escape(&images));
+    }
+    page.push_str("</ul>");
 }
 
 fn table(page: &mut String, members: &[MemberStatus]) {
     page.push_str("<table><tr>");
-    for head in ["name", "role", "reachable", "applied", "lag", "blobs missing", "disk"] {
+    for head in
+        ["name", "role", "zone", "version", "reachable", "applied", "lag", "blobs missing", "disk"]
+    {
         let _ = write!(page, "<th>{head}</th>");
     }
     page.push_str("</tr>");
@@ -65,10 +89,12 @@ fn table(page: &mut String, members: &[MemberStatus]) {
         };
         let _ = write!(
             page,
-            "<tr><td>{}</td><td>{}</td><td>{reachable}</td><td class=\"n\">{}</td>\
+            "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{reachable}</td><td class=\"n\">{}</td>\
              <td class=\"n\">{}</td><td class=\"n\">{}</td><td>{disk}</td></tr>",
             escape(&member.name),
-            escape(&member.role),
+            escape(&member.shown_role()),
+            escape(member.zone.as_deref().unwrap_or("-")),
+            escape(member.version.as_deref().unwrap_or("-")),
             or_dash(member.applied),
             or_dash(member.lag),
             or_dash(member.missing_blobs),
@@ -112,13 +138,7 @@ mod tests {
             name: "tercet-2".into(),
             node_id: 2,
             role: "follower".into(),
-            reachable: false,
-            term: None,
-            applied: None,
-            lag: None,
-            missing_blobs: None,
-            disk_used: None,
-            disk_total: None,
+            ..MemberStatus::default()
         };
         let status = Status {
             cluster_id: "c".into(),
@@ -129,6 +149,7 @@ mod tests {
             term: 3,
             applied: 4,
             members: vec![member],
+            ..Status::default()
         };
         let readiness = Readiness { ready: true, reason: "ready".into() };
         let page = render(&readiness, Some(&status));

@@ -4,16 +4,20 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
-use tercet_raft::Member;
+use tercet_raft::{Leaving, Member};
 
+use super::disk::DiskLevel;
 use crate::core::Core;
+use crate::loss::Loss;
 use crate::peer::{Peer, PeerStatus};
+use crate::registry::{self, GcStatus};
+use crate::scrub::ScrubStatus;
 
 /// How long one replica may take to tell its part.
 const PEER_DEADLINE: Duration = Duration::from_secs(1);
 
 /// Body of `GET /status`. Fields are added, never renamed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Status {
     /// Equal on every replica of one cluster.
     pub cluster_id: String,
@@ -29,12 +33,21 @@ pub struct Status {
     pub term: u64,
     /// Index of the last entry that the answering replica applied.
     pub applied: u64,
+    /// What the cluster may write: that of its oldest member's binary, or of the past.
+    #[serde(default)]
+    pub feature_level: u32,
+    /// Why the cluster refuses the replica that answers, if it does.
+    #[serde(default)]
+    pub refused: Option<String>,
+    /// Blobs that no replica has any more, as far as the replica that answers knows.
+    #[serde(default)]
+    pub lost: Vec<Loss>,
     /// Every member, ordered by name.
     pub members: Vec<MemberStatus>,
 }
 
 /// One member. What only it knows is null while it does not answer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct MemberStatus {
     /// Its configured name.
     pub name: String,
@@ -56,6 +69,62 @@ pub struct MemberStatus {
     pub disk_used: Option<u64>,
     /// Size of that disk in bytes.
     pub disk_total: Option<u64>,
+    /// `voter`, which may vote and keeps blobs, or `edge`.
+    #[serde(default)]
+    pub kind: String,
+    /// Where it stands, if it says so.
+    #[serde(default)]
+    pub zone: Option<String>,
+    /// It is about to be removed: blobs are placed elsewhere.
+    #[serde(default)]
+    pub leaving: bool,
+    /// Version of its binary.
+    #[serde(default)]
+    pub version: Option<String>,
+    /// The feature level of its binary.
+    #[serde(default)]
+    pub feature_level: Option<u32>,
+    /// Why the cluster refuses it, if it does.
+    #[serde(default)]
+    pub refused: Option<String>,
+    /// Blobs that it knows to have fewer copies than there should be.
+    #[serde(default)]
+    pub under_replicated: Option<u64>,
+    /// How long the blob that is missing there for the longest time has been so.
+    #[serde(default)]
+    pub oldest_missing_seconds: Option<u64>,
+    /// Index of the last entry that it had applied when it began its last complete comparison of the
+    /// catalogue with its disk.
+    #[serde(default)]
+    pub compared_applied: Option<u64>,
+    /// Blobs that no replica has any more, as far as it knows.
+    #[serde(default)]
+    pub unrecoverable_blobs: Option<u64>,
+    /// Inodes in use on the disk of its data directory.
+    #[serde(default)]
+    pub inodes_used: Option<u64>,
+    /// How full that disk is: `plenty`, `filling`, `repair-stopped`, `uploads-refused`, `writes-refused` or
+    /// `full`.
+    #[serde(default)]
+    pub disk_level: Option<String>,
+    /// Inodes of that disk; 0 where the file system has no fixed number of them.
+    #[serde(default)]
+    pub inodes_total: Option<u64>,
+    /// How far the reading-again of its blobs is.
+    #[serde(default)]
+    pub scrub: Option<ScrubStatus>,
+    /// What its garbage collection did.
+    #[serde(default)]
+    pub gc: Option<GcStatus>,
+}
+
+impl MemberStatus {
+    /// Its role as a person reads it: an edge never votes, and one that leaves soon will not be there.
+    #[must_use]
+    pub fn shown_role(&self) -> String {
+        let role = if self.kind == "edge" { "edge" } else { self.role.as_str() };
+        if self.leaving { format!("{role}, leaving") } else { role.to_owned() }
+    }
 }
 
 /// Asks every member and puts the answers together.
@@ -80,6 +149,9 @@ pub async fn collect(core: &Core) -> Status {
         leader: raft.leader,
         term: raft.term,
         applied: raft.applied,
+        feature_level: core.consensus.feature_level(),
+        refused: raft.refused,
+        lost: core.losses.named(),
         members: members
             .iter()
             .zip(&answers)
@@ -94,15 +166,28 @@ pub fn of_this_replica(core: &Core) -> PeerStatus {
     let identity = core.consensus.identity();
     let raft = core.consensus.status();
     let (disk_used, disk_total) = disk(core);
+    let (inodes_used, inodes_total) = inodes(core);
+    let metrics = &core.metrics;
     PeerStatus {
         name: identity.name.clone(),
         node_id: identity.node_id,
         version: crate::VERSION.to_owned(),
         term: raft.term,
         applied: raft.applied,
-        missing_blobs: u64::try_from(core.metrics.missing_blobs.get()).unwrap_or_default(),
+        missing_blobs: count(&metrics.missing_blobs),
         disk_used,
         disk_total,
+        feature_level: tercet_raft::own_feature_level(),
+        refused: raft.refused,
+        under_replicated: count(&metrics.under_replicated),
+        oldest_missing_seconds: count(&metrics.oldest_missing_seconds),
+        compared_applied: count(&metrics.repair_compared_applied),
+        unrecoverable_blobs: count(&metrics.unrecoverable_blobs),
+        inodes_used,
+        inodes_total,
+        disk_level: DiskLevel::of_this_replica(core).name().to_owned(),
+        scrub: core.scrub.status(),
+        gc: registry::gc_status(core),
     }
 }
 
@@ -113,12 +198,22 @@ pub fn refresh(core: &Core) {
     metrics.raft_term.set(gauge(raft.term));
     metrics.raft_applied.set(gauge(raft.applied));
     metrics.raft_last_log.set(gauge(raft.last_log));
+    let fsync = core.consensus.fsync_latency().unwrap_or_default();
+    metrics
+        .raft_fsync_microseconds
+        .set(gauge(u64::try_from(fsync.as_micros()).unwrap_or(u64::MAX)));
     let leads = raft.leader.as_deref() == Some(core.consensus.identity().name.as_str());
     metrics.raft_is_leader.set(i64::from(leads));
+    metrics.feature_level.set(i64::from(core.consensus.feature_level()));
     metrics.raft_has_leader.set(i64::from(raft.leader.is_some()));
     let (used, total) = disk(core);
     metrics.disk_used_bytes.set(gauge(used));
     metrics.disk_total_bytes.set(gauge(total));
+    let (used, total) = inodes(core);
+    metrics.disk_inodes_used.set(gauge(used));
+    metrics.disk_inodes_total.set(gauge(total));
+    metrics.disk_level.set(DiskLevel::of_this_replica(core).number());
+    metrics.disk_reserve_bytes.set(gauge(core.consensus.reserve_bytes()));
 }
 
 async fn ask(core: &Core, member: &Member) -> Option<PeerStatus> {
@@ -146,6 +241,21 @@ fn member_status(member: &Member, answer: Option<&PeerStatus>, newest: u64) -> M
         missing_blobs: answer.map(|answer| answer.missing_blobs),
         disk_used: answer.map(|answer| answer.disk_used),
         disk_total: answer.map(|answer| answer.disk_total),
+        kind: member.kind.name().to_owned(),
+        zone: member.zone.clone(),
+        leaving: member.leaving == Leaving::Yes,
+        version: answer.map(|answer| answer.version.clone()),
+        feature_level: answer.map(|answer| answer.feature_level),
+        refused: answer.and_then(|answer| answer.refused.clone()),
+        under_replicated: answer.map(|answer| answer.under_replicated),
+        oldest_missing_seconds: answer.map(|answer| answer.oldest_missing_seconds),
+        compared_applied: answer.map(|answer| answer.compared_applied),
+        unrecoverable_blobs: answer.map(|answer| answer.unrecoverable_blobs),
+        inodes_used: answer.map(|answer| answer.inodes_used),
+        inodes_total: answer.map(|answer| answer.inodes_total),
+        disk_level: answer.map(|answer| answer.disk_level.clone()),
+        scrub: answer.map(|answer| answer.scrub.clone()),
+        gc: answer.map(|answer| answer.gc.clone()),
     }
 }
 
@@ -154,6 +264,17 @@ fn disk(core: &Core) -> (u64, u64) {
     core.blobs
         .space()
         .map_or((0, 0), |space| (space.total.saturating_sub(space.available), space.total))
+}
+
+/// Inodes in use and in all, zeros when the file system has no fixed number of them.
+fn inodes(core: &Core) -> (u64, u64) {
+    core.blobs.space().map_or((0, 0), |space| {
+        (space.inodes_total.saturating_sub(space.inodes_available), space.inodes_total)
+    })
+}
+
+fn count(gauge: &prometheus::IntGauge) -> u64 {
+    u64::try_from(gauge.get()).unwrap_or_default()
 }
 
 fn gauge(value: u64) -> i64 {
@@ -173,6 +294,9 @@ mod tests {
             node_id: 7,
             address: "http://127.0.0.1:5011".into(),
             role: Role::Follower,
+            kind: tercet_raft::MemberKind::Voter,
+            zone: None,
+            leaving: tercet_raft::Leaving::No,
             matched: None,
         }
     }
@@ -185,7 +309,11 @@ mod tests {
             serde_json::json!({
                 "name": "tercet-1", "node_id": 7, "role": "follower", "reachable": false,
                 "term": null, "applied": null, "lag": null, "missing_blobs": null,
-                "disk_used": null, "disk_total": null,
+                "disk_used": null, "disk_total": null, "kind": "voter", "zone": null,
+                "leaving": false, "version": null, "feature_level": null, "refused": null,
+                "under_replicated": null, "oldest_missing_seconds": null,
+                "compared_applied": null, "unrecoverable_blobs": null, "inodes_used": null,
+                "inodes_total": null, "disk_level": null, "scrub": null, "gc": null,
             })
         );
     }
@@ -201,6 +329,7 @@ mod tests {
             missing_blobs: 2,
             disk_used: 1,
             disk_total: 3,
+            ..PeerStatus::default()
         };
         let status = member_status(&member(), Some(&answer), 9);
         assert_eq!((status.applied, status.lag, status.missing_blobs), (Some(6), Some(3), Some(2)));

@@ -14,10 +14,11 @@ use tercet_raft::NodeId;
 use tercet_storage::{Algorithm, Digest, RepositoryName, UploadId};
 
 use super::call::{Call, SHORT_ANSWER};
+use super::claim::Claim;
 use super::directory::Peer;
 use super::error::{PeerError, causes};
 use super::tls::{PeerTls, TlsError, is_loopback, no_tls};
-use super::wire::{self, OffsetAnswer, PeerStatus, SessionInfo};
+use super::wire::{self, BlobSize, Confirm, Confirmed, OffsetAnswer, PeerStatus, SessionInfo};
 use crate::ops::Metrics;
 
 /// A peer that does not take a connection by then is treated as gone.
@@ -141,6 +142,23 @@ impl Client {
         }
     }
 
+    /// Which of `blobs`, at most [`wire::CONFIRM_MAX`], are placed on the peer and on its disk so surely
+    /// that no other copy is needed for them. One that takes too long to verify there is left out, and
+    /// confirmed when it is asked about again.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn confirm_blobs(
+        &self,
+        peer: &Peer,
+        blobs: Vec<BlobSize>,
+    ) -> Result<Vec<Digest>, PeerError> {
+        let call = Call { client: self, peer, operation: "confirm blobs" };
+        let request = call.request(Method::POST, "/peer/confirm")?.json(&Confirm { blobs });
+        let response = call.send(request, HEAD_MAX).await?;
+        Ok(call.json::<Confirmed>(response).await?.digests)
+    }
+
     /// Streams a blob, or `range` of it, from the peer's disk. `None` if it lacks it.
     ///
     /// `size` is the whole blob's size as the catalogue has it. The stream yields exactly the bytes
@@ -213,7 +231,7 @@ impl Client {
     pub async fn create_session(
         &self,
         peer: &Peer,
-        id: &UploadId,
+        claim: &Claim,
         repository: &RepositoryName,
         algorithm: Algorithm,
         offset: u64,
@@ -221,7 +239,8 @@ impl Client {
         let call = Call { client: self, peer, operation: "create session" };
         // Nothing in a repository name or a digest needs escaping in a query.
         let algorithm = algorithm.name();
-        let query = format!("repository={repository}&algorithm={algorithm}&offset={offset}");
+        let (id, right) = (claim.id, claim.query());
+        let query = format!("repository={repository}&algorithm={algorithm}&offset={offset}{right}");
         let request = call.request(Method::POST, &format!("/peer/sessions/{id}?{query}"))?;
         // Cutting back hashes what stays.
         let patience = (SHORT_ANSWER + Duration::from_secs(offset / SLOWEST_DISK)).min(HEAD_MAX);
@@ -237,7 +256,7 @@ impl Client {
     pub async fn append_session<S, E>(
         &self,
         peer: &Peer,
-        id: &UploadId,
+        claim: &Claim,
         offset: u64,
         body: S,
     ) -> Result<u64, PeerError>
@@ -246,7 +265,7 @@ impl Client {
         E: std::error::Error + Send + Sync + 'static,
     {
         let call = Call { client: self, peer, operation: "append to session" };
-        let path = format!("/peer/sessions/{id}?offset={offset}");
+        let path = format!("/peer/sessions/{}?offset={offset}{}", claim.id, claim.query());
         let request = call.request(Method::PATCH, &path)?;
         let response = call.send_body(request, body, None, self.inner.stall).await?;
         Ok(call.json::<OffsetAnswer>(response).await?.offset)
@@ -277,12 +296,13 @@ impl Client {
     pub async fn finish_session(
         &self,
         peer: &Peer,
-        id: &UploadId,
+        claim: &Claim,
         digest: &Digest,
         size: u64,
     ) -> Result<(), PeerError> {
         let call = Call { client: self, peer, operation: "finish session" };
-        let path = format!("/peer/sessions/{id}/finish?digest={digest}&size={size}");
+        let (id, right) = (claim.id, claim.query());
+        let path = format!("/peer/sessions/{id}/finish?digest={digest}&size={size}{right}");
         let request = call.request(Method::POST, &path)?;
         call.send(request, finish_patience(size)).await?;
         Ok(())
@@ -292,9 +312,10 @@ impl Client {
     ///
     /// # Errors
     /// When there is no answer.
-    pub async fn delete_session(&self, peer: &Peer, id: &UploadId) -> Result<(), PeerError> {
+    pub async fn delete_session(&self, peer: &Peer, claim: &Claim) -> Result<(), PeerError> {
         let call = Call { client: self, peer, operation: "delete session" };
-        let request = call.request(Method::DELETE, &format!("/peer/sessions/{id}"))?;
+        let path = format!("/peer/sessions/{}?{}", claim.id, claim.query());
+        let request = call.request(Method::DELETE, &path)?;
         call.send(request, SHORT_ANSWER).await?;
         Ok(())
     }
@@ -317,6 +338,12 @@ impl Client {
         suspects.retain(|_, since| since.elapsed() < SUSPECT_FOR);
         peers.sort_by_key(|peer| suspects.contains_key(&peer.node_id));
         peers
+    }
+
+    /// Whether a peer did not answer a few seconds ago.
+    #[must_use]
+    pub fn is_suspect(&self, peer: &Peer) -> bool {
+        self.suspects().get(&peer.node_id).is_some_and(|since| since.elapsed() < SUSPECT_FOR)
     }
 
     /// How long a stream may stand still.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tercet_raft::{Consensus, Member, NodeId, Target};
+use tercet_raft::{Consensus, Leaving, Member, MemberKind, NodeId, Target};
 
 /// One replica as others reach it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -13,17 +13,45 @@ pub struct Peer {
     pub node_id: NodeId,
     /// Base URL of its peer listener.
     pub address: String,
+    /// What it is there for: blobs are not placed on an edge.
+    pub kind: MemberKind,
+    /// Where it stands, if it says so: copies go to different zones first.
+    pub zone: Option<String>,
+    /// Whether it is about to go: it still has blobs, and gets no more.
+    pub leaving: Leaving,
 }
 
 impl From<&Member> for Peer {
     fn from(member: &Member) -> Self {
-        Self { name: member.name.clone(), node_id: member.node_id, address: member.address.clone() }
+        Self {
+            name: member.name.clone(),
+            node_id: member.node_id,
+            address: member.address.clone(),
+            kind: member.kind,
+            zone: member.zone.clone(),
+            leaving: member.leaving,
+        }
+    }
+}
+
+impl Peer {
+    /// Whom to call, and no more: nothing is placed by such a peer.
+    #[must_use]
+    pub fn at(name: impl Into<String>, node_id: NodeId, address: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            node_id,
+            address: address.into(),
+            kind: MemberKind::default(),
+            zone: None,
+            leaving: Leaving::default(),
+        }
     }
 }
 
 impl From<&Target> for Peer {
     fn from(target: &Target) -> Self {
-        Self { name: target.name.clone(), node_id: target.node_id, address: target.address.clone() }
+        Self::at(&target.name, target.node_id, &target.address)
     }
 }
 

@@ -8,15 +8,17 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, BoxStream};
 use futures_util::{FutureExt, StreamExt};
-use tercet_storage::{BlobStore, Digest, DigestHasher, StorageError};
+use tercet_storage::{BlobStore, Digest, DigestHasher, Rest, StorageError};
 use thiserror::Error;
 use tokio::sync::mpsc;
 
 use super::client::Client;
 use super::directory::{Directory, Peer};
+use super::edge_cache::EdgeCache;
 use super::keep;
-use super::placement::{placement_key, rank};
+use super::placement::{placement_key, preference};
 use super::relay::Relay;
+use super::repair::Budget;
 use crate::ops::Metrics;
 use crate::worker::Workers;
 
@@ -91,6 +93,8 @@ pub struct FetcherParts {
     /// Use of the disk, in percent, from which blobs are passed through but not kept
     /// (`limits.disk_repair_stop_percent`).
     pub disk_stop_percent: u8,
+    /// On an edge: what bounds the blobs that are kept.
+    pub edge_cache: Option<EdgeCache>,
 }
 
 /// Brings blobs from peers. Cheap to clone.
@@ -151,14 +155,64 @@ impl Fetcher {
         Ok(check.into_stream())
     }
 
+    /// Goes on where a read of the local copy broke off: `rest` of a blob of `size` bytes from the peers.
+    /// With a hash over what came before, the whole is verified before the last chunk leaves.
+    ///
+    /// # Errors
+    /// When no peer can send it.
+    pub async fn resume(
+        &self,
+        digest: &Digest,
+        size: u64,
+        rest: Rest,
+    ) -> Result<BlobStream, FetchError> {
+        let Rest { range, hasher } = rest;
+        let sources = self.sources(digest);
+        let mut relay = self.relay(digest, size, range.clone(), sources).elsewhere();
+        match tokio::time::timeout(CONNECT_DEADLINE, relay.connect()).await {
+            Ok(connected) => connected?,
+            Err(_) => {
+                let reason = format!("no peer has begun to send it within {CONNECT_DEADLINE:?}");
+                return Err(FetchError::Unavailable { digest: digest.clone(), reason });
+            }
+        }
+        let Some(hasher) = hasher else { return Ok(plain(relay)) };
+        let left = range.end.saturating_sub(range.start);
+        let check = Check { relay, digest: digest.clone(), left, hasher: *hasher, tee: None };
+        Ok(check.into_stream())
+    }
+
     /// Brings a blob to this disk and returns when it is there.
     ///
     /// # Errors
     /// When no peer can send it, or the disk refuses it.
     pub async fn keep(&self, digest: &Digest, size: u64) -> Result<Kept, FetchError> {
         let Some(_turn) = self.turn(digest) else { return Ok(Kept::Later) };
-        keep::keep(self, digest, size, None).await?;
+        keep::keep(self, digest, size, None, None).await?;
         Ok(Kept::Here)
+    }
+
+    /// As [`Fetcher::keep`], no faster than `budget` lets it, and without asking peers that did not
+    /// answer a moment ago: nobody waits for it.
+    ///
+    /// # Errors
+    /// When no peer can send it now, or the disk refuses it.
+    pub async fn keep_within(
+        &self,
+        digest: &Digest,
+        size: u64,
+        budget: &Budget,
+    ) -> Result<Kept, FetchError> {
+        let Some(_turn) = self.turn(digest) else { return Ok(Kept::Later) };
+        keep::keep(self, digest, size, None, Some(budget)).await?;
+        Ok(Kept::Here)
+    }
+
+    /// A blob of this disk is being read by a client.
+    pub fn used(&self, digest: &Digest) {
+        if let Some(cache) = &self.parts.edge_cache {
+            cache.used(digest);
+        }
     }
 
     /// A relay over the given peers.
@@ -173,10 +227,12 @@ impl Fetcher {
         Relay::new(client.clone(), blobs.clone(), digest.clone(), size, range, peers)
     }
 
-    /// The other members in the order in which they are likely to have the blob and to answer.
+    /// The other members in the order in which they are likely to have the blob and to answer: those on
+    /// which it is placed, those that may still have it, the edges; who did not answer lately comes last.
     pub(super) fn sources(&self, digest: &Digest) -> Vec<Peer> {
-        let ranked = rank(&self.parts.directory.others(), &placement_key(digest));
-        self.parts.peers.likeliest_first(ranked)
+        let mut ordered = preference(&self.parts.directory.members(), &placement_key(digest));
+        ordered.retain(|peer| peer.node_id != self.parts.directory.own());
+        self.parts.peers.likeliest_first(ordered)
     }
 
     /// Whether the disk has room for blobs that nobody pushed here.
@@ -244,7 +300,7 @@ impl Fetcher {
         let (fetcher, digest) = (self.clone(), digest.clone());
         self.parts.workers.spawn("keep-blob", move |token| async move {
             let _turn = turn;
-            let kept = keep::keep(&fetcher, &digest, size, Some(passed));
+            let kept = keep::keep(&fetcher, &digest, size, Some(passed), None);
             if let Some(Err(error)) = token.run_until_cancelled(kept).await {
                 tracing::warn!(%digest, %error, "a blob that came through was not kept");
             }

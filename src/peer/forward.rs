@@ -55,9 +55,31 @@ impl Client {
         peer: &Peer,
         request: Request<Body>,
     ) -> Result<Response<Body>, ForwardError> {
+        self.pass_on(peer, FORWARD_PREFIX, request).await
+    }
+
+    /// Sends a request to `peer`'s own listener: its path begins with [`ADMIN_PREFIX`](super::wire::ADMIN_PREFIX). Marked as
+    /// [`Forwarded`](super::Forwarded) if this client has the identity of a replica.
+    ///
+    /// # Errors
+    /// As [`Client::forward`].
+    pub async fn administer(
+        &self,
+        peer: &Peer,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, ForwardError> {
+        self.pass_on(peer, "", request).await
+    }
+
+    async fn pass_on(
+        &self,
+        peer: &Peer,
+        prefix: &str,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, ForwardError> {
         let (parts, body) = request.into_parts();
         let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
-        let url = match self.url(&peer.address, &format!("{FORWARD_PREFIX}{path}")) {
+        let url = match self.url(&peer.address, &format!("{prefix}{path}")) {
             Ok(url) => url,
             Err(reason) => {
                 let request = Some(Box::new(Request::from_parts(parts, body)));

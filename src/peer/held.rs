@@ -12,13 +12,14 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use tercet_raft::NodeId;
 use tercet_storage::{
-    Algorithm, BlobStore, Clock, Digest, RepositoryName, StorageError, SystemClock, UploadFile,
-    UploadId, UploadMeta,
+    Algorithm, BlobStore, Clock, Digest, Fence, RepositoryName, StorageError, SystemClock,
+    UploadFile, UploadId, UploadMeta,
 };
 use thiserror::Error;
 use tokio::sync::OwnedMutexGuard;
 use tokio_util::sync::CancellationToken;
 
+use super::claim::Claim;
 use super::wire::SessionInfo;
 
 /// Most sessions held for others; each has an open file.
@@ -43,6 +44,9 @@ pub enum HeldError {
     /// This replica answers for the session itself.
     #[error("upload session {0} belongs to this replica")]
     Own(UploadId),
+    /// Another replica has taken the session over from whoever asks.
+    #[error("upload session {0} was taken over by another replica")]
+    TakenOver(UploadId),
     /// It ends elsewhere than the request says.
     #[error("upload session is at offset {offset}")]
     Offset {
@@ -124,12 +128,18 @@ impl HeldSessions {
     /// [`HeldError::Offset`] when there are fewer bytes than `offset`.
     pub async fn create(
         &self,
-        id: &UploadId,
+        claim: &Claim,
         repository: &RepositoryName,
         algorithm: Algorithm,
         offset: u64,
     ) -> Result<(), HeldError> {
+        let id = &claim.id;
         self.refuse_own(id)?;
+        if let Some(known) = self.known_fence(claim).await?
+            && known < claim.fence
+        {
+            self.hand_over(claim).await?;
+        }
         let mut lease = match self.lease(id).await {
             Ok(lease) => lease,
             Err(HeldError::Unknown(_)) if offset == 0 => {
@@ -140,6 +150,7 @@ impl HeldSessions {
                     repository: repository.clone(),
                     algorithm,
                     created_ms: SystemClock.now_ms(),
+                    fence: claim.fence,
                 };
                 let file = self.inner.blobs.create_upload(id, meta).await?;
                 let mut lease = self.locked(id).await?;
@@ -162,6 +173,28 @@ impl HeldSessions {
         Ok(())
     }
 
+    /// The right that is known to be the greatest; `None` if the session is not here.
+    ///
+    /// # Errors
+    /// [`HeldError::TakenOver`] when it is greater than the one claimed.
+    async fn known_fence(&self, claim: &Claim) -> Result<Option<Fence>, HeldError> {
+        let known = self.inner.blobs.upload_info(&claim.id).await?.map(|info| info.meta.fence);
+        match known {
+            Some(fence) if fence > claim.fence => Err(HeldError::TakenOver(claim.id)),
+            known => Ok(known),
+        }
+    }
+
+    /// Takes the copy away from whoever wrote to it by a smaller right, such as a stream that was never
+    /// ended because its sender is frozen.
+    async fn hand_over(&self, claim: &Claim) -> Result<(), HeldError> {
+        let Some(mut file) = self.take(&claim.id).await? else { return Ok(()) };
+        file.set_fence(claim.fence).await?;
+        let mut lease = self.locked(&claim.id).await?;
+        lease.file = Some(file);
+        Ok(())
+    }
+
     /// Appends `body` to a session that ends at `offset`; returns where it ends then.
     ///
     /// # Errors
@@ -169,7 +202,7 @@ impl HeldSessions {
     /// with what came of it kept.
     pub async fn append<S, E>(
         &self,
-        id: &UploadId,
+        claim: &Claim,
         offset: u64,
         mut body: S,
     ) -> Result<u64, HeldError>
@@ -177,8 +210,8 @@ impl HeldSessions {
         S: Stream<Item = Result<Bytes, E>> + Unpin,
         E: std::fmt::Display,
     {
-        self.refuse_own(id)?;
-        let mut lease = self.lease(id).await?;
+        let id = &claim.id;
+        let mut lease = self.lease_for(claim).await?;
         let at = lease.offset();
         if at != offset {
             return Err(HeldError::Offset { offset: at });
@@ -190,12 +223,21 @@ impl HeldSessions {
         let cut = loop {
             let next = tokio::select! {
                 biased;
-                () = evicted.cancelled() => break Some("the session was adopted".to_owned()),
+                () = evicted.cancelled() => {
+                    // For whoever has taken it over.
+                    lease.file = Some(file);
+                    return Err(HeldError::TakenOver(*id));
+                }
                 next = tokio::time::timeout(BODY_STALL, body.next()) => next,
             };
             match next {
                 Ok(Some(Ok(chunk))) => {
-                    file.append(chunk).await?;
+                    if let Err(error) = file.append(chunk).await {
+                        if error.is_no_space() {
+                            self.give_back(file).await;
+                        }
+                        return Err(error.into());
+                    }
                     lease.held.note(file.offset());
                 }
                 Ok(Some(Err(error))) => break Some(error.to_string()),
@@ -224,6 +266,7 @@ impl HeldSessions {
             offset: upload.offset.max(written),
             repository: upload.meta.repository,
             algorithm: upload.meta.algorithm.name().to_owned(),
+            fence: upload.meta.fence,
         }))
     }
 
@@ -233,9 +276,9 @@ impl HeldSessions {
     /// # Errors
     /// [`HeldError::Offset`] when there are not `size` bytes; a storage error when they have
     /// another digest, and the session is gone then.
-    pub async fn finish(&self, id: &UploadId, digest: &Digest, size: u64) -> Result<(), HeldError> {
-        self.refuse_own(id)?;
-        let mut lease = self.lease(id).await?;
+    pub async fn finish(&self, claim: &Claim, digest: &Digest, size: u64) -> Result<(), HeldError> {
+        let id = &claim.id;
+        let mut lease = self.lease_for(claim).await?;
         let at = lease.offset();
         if at != size {
             return Err(HeldError::Offset { offset: at });
@@ -251,9 +294,10 @@ impl HeldSessions {
     ///
     /// # Errors
     /// When another request does not let go of it, or the disk fails.
-    pub async fn delete(&self, id: &UploadId) -> Result<(), HeldError> {
-        self.refuse_own(id)?;
-        match self.take(id).await? {
+    pub async fn delete(&self, claim: &Claim) -> Result<(), HeldError> {
+        self.refuse_own(&claim.id)?;
+        self.known_fence(claim).await?;
+        match self.take(&claim.id).await? {
             Some(file) => file.abort().await?,
             None => return Ok(()),
         }
@@ -323,11 +367,32 @@ impl HeldSessions {
         }
     }
 
+    /// A copy that cannot grow on a full disk is of no use to anybody; its bytes are.
+    async fn give_back(&self, file: UploadFile) {
+        let id = *file.id();
+        self.forget(&id);
+        if let Err(error) = file.abort().await {
+            tracing::warn!(%id, %error, "a copy that the disk has no room for was not removed");
+        }
+    }
+
     fn refuse_own(&self, id: &UploadId) -> Result<(), HeldError> {
         if self.inner.own.get() == Some(&id.owner()) {
             return Err(HeldError::Own(*id));
         }
         Ok(())
+    }
+
+    /// [`Self::lease`] for whoever may write to it.
+    async fn lease_for(&self, claim: &Claim) -> Result<Lease, HeldError> {
+        self.refuse_own(&claim.id)?;
+        // Also while this replica has taken it over itself, and its file is in use.
+        self.known_fence(claim).await?;
+        let lease = self.lease(&claim.id).await?;
+        match lease.file.as_ref().map(UploadFile::fence) {
+            Some(fence) if fence > claim.fence => Err(HeldError::TakenOver(claim.id)),
+            _ => Ok(lease),
+        }
     }
 
     /// The session with its file, alone.

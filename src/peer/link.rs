@@ -1,15 +1,21 @@
 //! The far end of one holder's queue: turns commands into requests.
 
 use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use futures_util::stream;
-use tercet_storage::{Algorithm, Digest, RepositoryName, UploadId};
+use tercet_storage::{Algorithm, Digest, RepositoryName};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
+use super::claim::Claim;
 use super::client::Client;
 use super::directory::Peer;
 use super::error::PeerError;
+
+/// `412 Precondition Failed`: see [`HeldError::TakenOver`](super::HeldError::TakenOver).
+const TAKEN_OVER_STATUS: u16 = 412;
 
 /// What the owner of a session wants of one holder, in order.
 #[derive(Debug)]
@@ -35,10 +41,12 @@ pub(super) enum Command {
 pub(super) struct Link {
     pub(super) client: Client,
     pub(super) peer: Peer,
-    pub(super) id: UploadId,
+    pub(super) claim: Claim,
     pub(super) repository: RepositoryName,
     pub(super) algorithm: Algorithm,
     pub(super) offset: u64,
+    /// Set when the holder says that another replica has taken the session over.
+    pub(super) taken_over: Arc<AtomicBool>,
 }
 
 impl Link {
@@ -46,13 +54,16 @@ impl Link {
     /// owner notices the latter by the closed queue.
     pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         if let Err(error) = self.work(&mut commands).await {
-            tracing::warn!(peer = %self.peer.name, session = %self.id, %error, "holder lost");
+            if error.status() == Some(TAKEN_OVER_STATUS) {
+                self.taken_over.store(true, Ordering::Release);
+            }
+            tracing::warn!(peer = %self.peer.name, session = %self.claim.id, %error, "holder lost");
         }
     }
 
     async fn work(&mut self, commands: &mut mpsc::Receiver<Command>) -> Result<(), PeerError> {
-        let Self { client, peer, id, .. } = &*self;
-        client.create_session(peer, id, &self.repository, self.algorithm, self.offset).await?;
+        let Self { client, peer, claim, .. } = &*self;
+        client.create_session(peer, claim, &self.repository, self.algorithm, self.offset).await?;
         let mut next = commands.recv().await;
         while let Some(command) = next {
             next = match command {
@@ -68,7 +79,7 @@ impl Link {
                     commands.recv().await
                 }
                 Command::Abort => {
-                    return self.client.delete_session(&self.peer, &self.id).await;
+                    return self.client.delete_session(&self.peer, &self.claim).await;
                 }
             };
         }
@@ -89,7 +100,7 @@ impl Link {
             Some((Ok::<_, Infallible>(chunk), taken))
         });
         let mut end = self.offset;
-        let request = self.client.append_session(&self.peer, &self.id, self.offset, chunks);
+        let request = self.client.append_session(&self.peer, &self.claim, self.offset, chunks);
         tokio::pin!(request);
         let early = |answer: Result<u64, PeerError>| match answer {
             Err(error) => error,
@@ -126,12 +137,12 @@ impl Link {
 
     /// A copy that cannot be finished is of no use to anybody: it is removed.
     async fn finish(&self, digest: &Digest, size: u64) -> Result<(), PeerError> {
-        let finished = self.client.finish_session(&self.peer, &self.id, digest, size).await;
+        let finished = self.client.finish_session(&self.peer, &self.claim, digest, size).await;
         if let Err(error) = &finished
             && error.status().is_some()
         {
             // Best effort: the holder's reaper removes what this does not.
-            let _ = self.client.delete_session(&self.peer, &self.id).await;
+            let _ = self.client.delete_session(&self.peer, &self.claim).await;
         }
         finished
     }

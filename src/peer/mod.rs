@@ -5,10 +5,13 @@
 //! [`Fetcher`] brings a blob that is not here, and [`Repair`] does so without being asked.
 
 mod call;
+mod claim;
 pub mod client;
 pub mod directory;
+mod edge_cache;
 pub mod error;
-pub mod fetch;
+pub mod failover;
+mod fetch;
 mod forward;
 mod held;
 mod keep;
@@ -26,14 +29,19 @@ pub mod wire;
 #[cfg(test)]
 mod tests;
 
+pub use claim::Claim;
 pub use client::{Client, ClientOptions};
 pub use directory::{Directory, Peer};
+pub use edge_cache::{EdgeCache, EdgeCacheParts};
 pub use error::{ForwardError, PeerError};
+pub use failover::read_or_go_on;
 pub use fetch::{BlobStream, FetchError, Fetcher, FetcherParts, Kept};
 pub use held::{HeldError, HeldSessions};
-pub use placement::{placement, placement_key, rank, write_quorum};
-pub use repair::{Catalogue, Repair, RepairParts};
-pub use replicate::{SessionReplicas, SessionReplicasOptions, ensure_copies};
+pub use placement::{
+    companions, is_candidate, is_placed_on, placement, placement_key, preference, write_quorum,
+};
+pub use repair::{Budget, Catalogue, Repair, RepairParts};
+pub use replicate::{Copies, SessionReplicas, SessionReplicasOptions, ensure_copies};
 pub use server::{Forwarded, PeerState};
 pub use tls::{PeerTls, TlsError, TlsFiles};
 pub use transport::PeerTransport;

@@ -21,6 +21,8 @@ pub(super) struct Relay {
     client: Client,
     /// Looked at before any peer: the blob may have arrived here meanwhile.
     blobs: BlobStore,
+    /// Whether this disk is worth a look; it is not once it has failed.
+    here: bool,
     digest: Digest,
     size: u64,
     next: u64,
@@ -57,6 +59,7 @@ impl Relay {
         Self {
             client,
             blobs,
+            here: true,
             digest,
             size,
             next: range.start,
@@ -67,6 +70,12 @@ impl Relay {
         }
     }
 
+    /// One that does not look at this disk, whose copy has just turned out unreadable.
+    pub(super) fn elsewhere(mut self) -> Self {
+        self.here = false;
+        self
+    }
+
     /// Finds the first source, so that a blob that nobody has is known before an answer begins.
     pub(super) async fn connect(&mut self) -> Result<(), FetchError> {
         if self.current.is_some() || self.next >= self.end {
@@ -74,15 +83,20 @@ impl Relay {
         }
         let rest = self.next..self.end;
         let part = (rest != (0..self.size)).then_some(rest);
-        match self.blobs.reader(&self.digest, part.clone()).await {
-            Ok(Some(reader)) if reader.size() == self.size => {
-                let stream = reader.into_stream().map_err(|error| error.to_string());
-                self.current = Some(Source { peer: None, stream: stream.boxed() });
-                return Ok(());
+        if self.here {
+            match self.blobs.reader(&self.digest, part.clone()).await {
+                Ok(Some(reader)) if reader.size() == self.size => {
+                    let stream = reader.into_stream().map_err(|error| error.to_string());
+                    self.current = Some(Source { peer: None, stream: stream.boxed() });
+                    return Ok(());
+                }
+                // Not here, or not in a state to be read: the peers are asked.
+                Ok(_) => {}
+                Err(error) => {
+                    self.here = false;
+                    self.note(&error.to_string());
+                }
             }
-            // Not here, or not in a state to be read: the peers are asked.
-            Ok(_) => {}
-            Err(error) => self.note(&error.to_string()),
         }
         while let Some(mut candidate) = self.candidates.pop_front() {
             candidate.attempts_left = candidate.attempts_left.saturating_sub(1);
@@ -120,10 +134,13 @@ impl Relay {
                 None => "ended early".to_owned(),
             };
             self.note(&fault);
-            if let Some(Source { peer: Some(candidate), .. }) = self.current.take()
-                && candidate.attempts_left > 0
-            {
-                self.candidates.push_back(candidate);
+            match self.current.take() {
+                // A disk that failed once is not asked again: it may fail at the same byte for ever.
+                Some(Source { peer: None, .. }) => self.here = false,
+                Some(Source { peer: Some(candidate), .. }) if candidate.attempts_left > 0 => {
+                    self.candidates.push_back(candidate);
+                }
+                Some(_) | None => {}
             }
         }
         Ok(None)

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -9,22 +10,27 @@ use futures_util::StreamExt;
 use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
 use tercet_raft::NodeId;
-use tercet_storage::{Algorithm, BlobStore, Digest, RepositoryName, UploadId};
+use tercet_storage::{Algorithm, BlobStore, Digest, RepositoryName};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+use super::call::SHORT_ANSWER;
+use super::claim::Claim;
 use super::client::{Client, finish_patience};
 use super::directory::Peer;
 use super::error::PeerError;
 use super::link::{Command, Link};
-use super::placement::{placement_key, rank};
+use super::placement::{is_candidate, placement_key, preference};
 use crate::core::Core;
 use crate::ops::Metrics;
+use crate::ops::disk::DiskLevel;
 use crate::worker::Workers;
 
 /// Chunks that wait for one holder.
 const QUEUE_CHUNKS: usize = 8;
 /// Bytes that wait for one holder. Chunks may be large, so their number alone bounds no memory.
 const QUEUE_BYTES: usize = 256 * 1024;
+/// `507 Insufficient Storage`.
+const NO_SPACE_STATUS: u16 = 507;
 /// Of the time an upload has taken, the part that one holder may have cost it before it counts as
 /// too slow: a quarter.
 const LAG_DIVISOR: u32 = 4;
@@ -38,8 +44,8 @@ pub struct SessionReplicasOptions {
     pub workers: Workers,
     /// Where dropped holders are counted.
     pub metrics: Arc<Metrics>,
-    /// The session.
-    pub id: UploadId,
+    /// The session, and the right to write to it.
+    pub claim: Claim,
     /// Repository the upload goes to.
     pub repository: RepositoryName,
     /// The running hash.
@@ -56,6 +62,10 @@ pub struct SessionReplicasOptions {
 #[derive(Debug)]
 pub struct SessionReplicas {
     links: Vec<Holder>,
+    /// How many there were at the beginning.
+    holders: usize,
+    /// Set by a link whose holder has seen a greater right to the session.
+    taken_over: Arc<AtomicBool>,
     /// Holders that make a majority with the owner.
     majority: usize,
     stall: Duration,
@@ -81,15 +91,17 @@ impl SessionReplicas {
     pub async fn open(options: SessionReplicasOptions) -> Self {
         let stall = options.peers.stall();
         let majority = options.holders.len().div_ceil(2);
+        let taken_over = Arc::new(AtomicBool::new(false));
         let links = options.holders.iter().map(|peer| {
             let (commands, received) = mpsc::channel(QUEUE_CHUNKS);
             let link = Link {
                 client: options.peers.clone(),
                 peer: peer.clone(),
-                id: options.id,
+                claim: options.claim,
                 repository: options.repository.clone(),
                 algorithm: options.algorithm,
                 offset: options.offset,
+                taken_over: Arc::clone(&taken_over),
             };
             options.workers.spawn("session-link", move |token| async move {
                 // A cancelled link leaves the holder with what it has; its reaper cleans up.
@@ -100,6 +112,8 @@ impl SessionReplicas {
         });
         Self {
             links: links.collect(),
+            holders: options.holders.len(),
+            taken_over,
             majority,
             stall,
             opened: Instant::now(),
@@ -111,6 +125,16 @@ impl SessionReplicas {
     /// The holders that are still linked.
     pub fn live(&self) -> impl Iterator<Item = &Peer> {
         self.links.iter().filter(|link| !link.commands.is_closed()).map(|link| &link.peer)
+    }
+
+    /// Whether a holder has said that another replica has taken the session over.
+    pub fn taken_over(&self) -> bool {
+        self.taken_over.load(Ordering::Acquire)
+    }
+
+    /// Whether every holder is still linked, so that nobody can have taken the session over unnoticed.
+    pub fn is_whole(&self) -> bool {
+        self.live().count() == self.holders
     }
 
     /// Queues the next bytes for every holder. Waits while queues are full, at most `holder_stall`;
@@ -257,19 +281,32 @@ fn dropped(metrics: &Metrics, peer: &Peer, reason: &str) {
 
 /// Pushes a blob that this replica has published to further members, those that should hold it
 /// first, until `needed` replicas have it durably. `have` are those that do already, this replica
-/// included. Returns how many have it then.
+/// included.
 pub async fn ensure_copies(
     core: &Core,
     digest: &Digest,
     size: u64,
     have: BTreeSet<NodeId>,
     needed: usize,
-) -> usize {
+) -> Copies {
     let members: Vec<Peer> = core.consensus.members().iter().map(Peer::from).collect();
-    let mut candidates = rank(&members, &placement_key(digest));
-    candidates.retain(|peer| !have.contains(&peer.node_id));
+    let mut candidates = preference(&members, &placement_key(digest));
+    // An edge keeps what it likes and one that leaves takes its copy along: these promise nothing.
+    let own = core.consensus.identity().node_id;
+    candidates
+        .retain(|peer| is_candidate(peer) && peer.node_id != own && !have.contains(&peer.node_id));
     let missing = needed.saturating_sub(have.len());
-    have.len() + push_to(&core.peers, &core.blobs, candidates, digest, size, missing).await
+    let made = push_to(&core.peers, &core.blobs, candidates, digest, size, missing).await;
+    Copies { durable: have.len() + made.durable, ..made }
+}
+
+/// What became of an attempt to have enough copies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Copies {
+    /// Replicas that have the blob durably.
+    pub durable: usize,
+    /// Replicas that would have taken it, had they space.
+    pub without_room: usize,
 }
 
 /// Pushes to `candidates`, in their order, until `need` of them have the blob durably. Returns how
@@ -281,10 +318,10 @@ async fn push_to(
     digest: &Digest,
     size: u64,
     need: usize,
-) -> usize {
+) -> Copies {
     let mut candidates = candidates.into_iter();
     let mut pushes = FuturesUnordered::new();
-    let mut copies = 0;
+    let (mut copies, mut without_room) = (0, 0);
     while copies < need {
         // No more at a time than are needed: each reads the whole blob.
         while pushes.len() + copies < need {
@@ -296,13 +333,27 @@ async fn push_to(
         }
         match pushes.next().await {
             Some((_, Ok(()))) => copies += 1,
-            Some((peer, Err(reason))) => {
+            Some((peer, Err(NotCopied { reason, room }))) => {
                 tracing::warn!(peer = %peer.name, %digest, reason, "cannot copy a blob");
+                without_room += usize::from(room == PeerRoom::None);
             }
             None => break,
         }
     }
-    copies
+    Copies { durable: copies, without_room }
+}
+
+/// Why a peer did not get a blob.
+struct NotCopied {
+    reason: String,
+    room: PeerRoom,
+}
+
+/// Whether a peer's disk was the reason.
+#[derive(PartialEq, Eq)]
+enum PeerRoom {
+    None,
+    NotTheReason,
 }
 
 async fn push(
@@ -311,15 +362,34 @@ async fn push(
     peer: &Peer,
     digest: &Digest,
     size: u64,
-) -> Result<(), String> {
-    let text = |error: PeerError| error.to_string();
+) -> Result<(), NotCopied> {
+    let here = |reason: String| NotCopied { reason, room: PeerRoom::NotTheReason };
     // That the peer has a file of this name and size would not say that the file is right, or that its
     // name is durable yet: only bytes that it has just verified and fsynced count.
-    match blobs.reader(digest, None).await {
-        Ok(Some(reader)) => {
-            client.push_blob(peer, digest, size, reader.into_stream()).await.map_err(text)
+    let reader = match blobs.reader(digest, None).await {
+        Ok(Some(reader)) => reader,
+        Ok(None) => return Err(here("it is not on this replica".to_owned())),
+        Err(error) => return Err(here(error.to_string())),
+    };
+    match client.push_blob(peer, digest, size, reader.into_stream()).await {
+        Ok(()) => Ok(()),
+        Err(error) => {
+            let room = room_of(client, peer, &error).await;
+            Err(NotCopied { reason: error.to_string(), room })
         }
-        Ok(None) => Err("it is not on this replica".to_owned()),
-        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// A peer that refuses before it has read the body may have its answer lost with the connection, so it is
+/// asked what it says of its disk.
+async fn room_of(client: &Client, peer: &Peer, error: &PeerError) -> PeerRoom {
+    if error.status() == Some(NO_SPACE_STATUS) {
+        return PeerRoom::None;
+    }
+    match client.status(peer, SHORT_ANSWER).await {
+        Ok(status) if DiskLevel::named(&status.disk_level) >= DiskLevel::UploadsRefused => {
+            PeerRoom::None
+        }
+        _ => PeerRoom::NotTheReason,
     }
 }

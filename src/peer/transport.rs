@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use reqwest::RequestBuilder;
-use tercet_raft::{Hello, RpcKind, Target, Transport, TransportError};
+use tercet_raft::{Hello, Invitation, RpcKind, Target, Transport, TransportError};
 
 use super::call::{read_bounded, read_message};
 use super::client::Client;
@@ -74,6 +74,21 @@ impl Transport for PeerTransport {
             let url = url.map_err(TransportError::NotSent)?;
             let body = answer(self.client.raft_http().get(url), deadline, JSON_BYTES_MAX).await?;
             serde_json::from_slice(&body).map_err(|error| TransportError::Broken(error.to_string()))
+        })
+    }
+
+    fn invite(
+        &self,
+        address: &str,
+        invitation: &Invitation,
+        deadline: Duration,
+    ) -> BoxFuture<'_, Result<(), TransportError>> {
+        let url = self.client.url(address, "/peer/invite");
+        let invitation = invitation.clone();
+        Box::pin(async move {
+            let url = url.map_err(TransportError::NotSent)?;
+            let request = self.client.raft_http().post(url).json(&invitation);
+            answer(request, deadline, JSON_BYTES_MAX).await.map(drop)
         })
     }
 }

@@ -71,7 +71,15 @@ pub(super) async fn append_locked(
         return Err(RegistryError::UploadUnknown(session.id));
     };
     let announced = check_place(session, open.file.offset(), &chunk)?;
-    match take(core, session, open, chunk.body.stream, announced).await {
+    let taken = take(core, session, open, chunk.body.stream, announced).await;
+    if open.replicas.taken_over() || session.taken_over.is_cancelled() {
+        // Nothing of it may be acknowledged here, and the copies elsewhere are no longer this replica's.
+        return Err(leave_locked(core, session, guard).await);
+    }
+    if open.replicas.is_whole() {
+        session.confirm();
+    }
+    match taken {
         Ok(offset) => Ok(offset),
         Err(Taken::Refused(error)) => Err(error),
         Err(Taken::Spoilt(error)) => {
@@ -82,6 +90,23 @@ pub(super) async fn append_locked(
             Err(error)
         }
     }
+}
+
+/// Lets go of a session that another replica has taken over; answers what the client is told.
+pub(super) async fn leave_locked(
+    core: &Arc<Core>,
+    session: &Session,
+    guard: &mut OwnedMutexGuard<SessionState>,
+) -> RegistryError {
+    core.uploads.remove(&session.id);
+    if let SessionState::Open(open) = std::mem::replace(&mut **guard, SessionState::Gone) {
+        open.leave(&session.id).await;
+    }
+    core.uploads.gauge(&core.metrics);
+    RegistryError::Unavailable(format!(
+        "upload session {} was taken over by another replica meanwhile; ask for its offset and go on from there",
+        session.id
+    ))
 }
 
 /// Judges `Content-Range` and `Content-Length` before a byte is taken; answers how many bytes there
@@ -129,6 +154,9 @@ async fn take(
             biased;
             () = session.cancelled.cancelled() => {
                 return Err(Taken::Spoilt(RegistryError::UploadUnknown(session.id)));
+            }
+            () = session.taken_over.cancelled() => {
+                return Err(Taken::Refused(RegistryError::UploadBusy(session.id)));
             }
             () = core.workers.token().cancelled() => {
                 return Err(Taken::Refused(RegistryError::Unavailable("the replica is stopping".to_owned())));

@@ -1,17 +1,27 @@
 //! Closing a session: `PUT` makes it a blob, `DELETE` makes it nothing.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use tercet_raft::{Command, NodeId, Outcome};
-use tercet_storage::{Digest, StorageError};
+use tercet_storage::{Digest, StorageError, failpoint};
 use tokio::sync::OwnedMutexGuard;
 
-use super::chunk::{Chunk, append_locked};
+use super::chunk::{Chunk, append_locked, leave_locked};
 use super::error::RegistryError;
 use super::holders;
 use super::run;
 use super::session::{OpenSession, Session, SessionState};
 use crate::core::Core;
+
+/// What becomes of a session that could not be closed and takes bytes still.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OnFailure {
+    /// The client can go on with it.
+    Keep,
+    /// It ends, also when the client is gone by then: it never learned of the session.
+    End,
+}
 
 /// Takes the last chunk, if there is one, and makes the session a blob: verified, fsynced and
 /// published on a write quorum, then committed by the group. Only then does it return.
@@ -20,6 +30,7 @@ pub(crate) async fn close(
     session: &Arc<Session>,
     last: Option<Chunk>,
     digest: &Digest,
+    on_failure: OnFailure,
 ) -> Result<(), RegistryError> {
     let guard = session.lock().await?;
     let (core_there, session_there) = (Arc::clone(core), Arc::clone(session));
@@ -27,27 +38,9 @@ pub(crate) async fn close(
     // In a worker: a client that goes away now must not leave a state that is half of each.
     run::to_the_end(core, "upload-close", async move {
         let mut guard = guard;
-        close_locked(&core_there, &session_there, &mut guard, last, digest).await
-    })
-    .await?
-}
-
-/// Like [`close`] for a session that the client never learns of: a failure ends it, also when the
-/// client is gone by then.
-pub(crate) async fn close_or_end(
-    core: &Arc<Core>,
-    session: &Arc<Session>,
-    only: Chunk,
-    digest: &Digest,
-) -> Result<(), RegistryError> {
-    let guard = session.lock().await?;
-    let (core_there, session_there) = (Arc::clone(core), Arc::clone(session));
-    let digest = digest.clone();
-    run::to_the_end(core, "upload-close", async move {
-        let mut guard = guard;
-        let closed =
-            close_locked(&core_there, &session_there, &mut guard, Some(only), digest).await;
+        let closed = close_locked(&core_there, &session_there, &mut guard, last, digest).await;
         if closed.is_err()
+            && on_failure == OnFailure::End
             && let SessionState::Open(open) = std::mem::replace(&mut *guard, SessionState::Gone)
         {
             end_open(&core_there, &session_there, *open).await;
@@ -70,7 +63,12 @@ async fn close_locked(
     {
         append_locked(core, session, guard, chunk).await?;
     }
-    let mut elsewhere = Vec::new();
+    if let SessionState::Open(open) = &**guard
+        && (open.replicas.taken_over() || session.taken_over.is_cancelled())
+    {
+        return Err(leave_locked(core, session, guard).await);
+    }
+    let (mut elsewhere, since) = (Vec::new(), Instant::now());
     match std::mem::replace(&mut **guard, SessionState::Gone) {
         SessionState::Open(open) => match publish(core, session, *open, &digest).await {
             Ok((size, acknowledged)) => {
@@ -100,8 +98,11 @@ async fn close_locked(
     let SessionState::Published { size, .. } = **guard else {
         return Err(RegistryError::UploadUnknown(session.id));
     };
-    holders::reach_write_quorum(core, &digest, size, &elsewhere).await?;
+    failpoint::hit("push.blob_published");
+    holders::reach_write_quorum(core, &digest, size, &elsewhere, since).await?;
+    failpoint::hit("push.before_blob_commit");
     commit(core, session, &digest, size).await?;
+    failpoint::hit("push.after_blob_commit");
     **guard = SessionState::Committed { digest };
     session.set_closed();
     core.uploads.remember_closed(&session.id);
@@ -123,7 +124,7 @@ async fn publish(
     // The linked holders verify by themselves and keep nothing that does not hash to the digest.
     let (finished, acknowledged) =
         tokio::join!(file.finish(digest), replicas.finish(digest, size, needed));
-    holders::forget_lost_copies(core, session.id, linked);
+    holders::forget_lost_copies(core, session.claim(), linked);
     core.uploads.gauge(&core.metrics);
     match finished {
         Ok(size) => Ok((size, acknowledged)),
@@ -196,6 +197,6 @@ pub(super) async fn end_open(core: &Arc<Core>, session: &Session, open: OpenSess
     remember_end(core, session);
     let linked = open.replicas.live().cloned().collect();
     open.abort(&session.id).await;
-    holders::forget_lost_copies(core, session.id, linked);
+    holders::forget_lost_copies(core, session.claim(), linked);
     core.uploads.gauge(&core.metrics);
 }

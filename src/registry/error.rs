@@ -120,8 +120,14 @@ pub(crate) enum RegistryError {
         current: Digest,
     },
     /// The disk is too full.
-    #[error("the replica's disk is too full for this upload")]
+    #[error(
+        "the replica's disk is too full for this upload; push through another replica, or ask the operator for space"
+    )]
     NoSpace(#[source] StorageError),
+    /// The disks that a push needs are too full: those of the majority, or of the replicas that should hold
+    /// the blob.
+    #[error("the registry is out of space: {0}")]
+    ClusterFull(String),
     /// No majority, or not enough copies, at this moment. Nothing acknowledged is lost.
     #[error("not possible at this moment: {0}")]
     Unavailable(String),
@@ -144,6 +150,10 @@ impl From<StorageError> for RegistryError {
     fn from(error: StorageError) -> Self {
         match error {
             error if error.is_no_space() => Self::NoSpace(error),
+            error if error.is_out_of_files() => {
+                tracing::warn!(%error, "too many files are open");
+                Self::Unavailable("too many files are open".to_owned())
+            }
             StorageError::DigestMismatch { expected, actual } => {
                 Self::DigestMismatch { expected, actual }
             }
@@ -155,7 +165,10 @@ impl From<StorageError> for RegistryError {
 
 impl From<ProposeError> for RegistryError {
     fn from(error: ProposeError) -> Self {
-        Self::Unavailable(error.to_string())
+        match error {
+            ProposeError::NoSpace(why) => Self::ClusterFull(why),
+            error => Self::Unavailable(error.to_string()),
+        }
     }
 }
 

@@ -7,10 +7,8 @@ use super::error::RegistryError;
 use super::read::{read, writable};
 use crate::core::Core;
 
-/// Repositories that one search for a blob looks at.
+/// Repositories with the blob that one search looks at.
 const SEARCHED_MAX: usize = 512;
-/// Repositories that are read at a time.
-const SEARCH_BATCH: usize = 256;
 
 /// Whether a mount was possible.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,17 +55,9 @@ pub(crate) async fn find_source(
         if meta.blob_link(repository, digest)?.is_some() && readable(repository) {
             return Ok(Some(repository.clone()));
         }
-        let mut after: Option<RepositoryName> = None;
-        for _ in 0..SEARCHED_MAX / SEARCH_BATCH {
-            let names = meta.repositories(after.as_ref().map(AsRef::as_ref), SEARCH_BATCH)?;
-            for name in &names {
-                if meta.blob_link(name, digest)?.is_some() && readable(name) {
-                    return Ok(Some(name.clone()));
-                }
-            }
-            match names.into_iter().next_back() {
-                Some(last) => after = Some(last),
-                None => break,
+        for name in meta.blob_repositories(digest, SEARCHED_MAX)? {
+            if readable(&name) {
+                return Ok(Some(name));
             }
         }
         Ok(None)

@@ -11,6 +11,7 @@ use tercet_storage::{Digest, Reference, RepositoryName};
 use super::error::RegistryError;
 use super::read::{Current, find};
 use crate::core::Core;
+use crate::peer::read_or_go_on;
 
 /// A manifest as it was pushed.
 #[derive(Debug)]
@@ -56,7 +57,8 @@ pub(crate) async fn open_blob(
 ) -> Result<ByteStream, RegistryError> {
     match core.blobs.reader(digest, range.clone()).await {
         Ok(Some(reader)) if reader.size() == size => {
-            return Ok(reader.into_stream().map_err(io::Error::other).boxed());
+            core.fetcher.used(digest);
+            return Ok(read_or_go_on(&core.fetcher, reader).map_err(io::Error::other).boxed());
         }
         // Its end is not where the response ends, so its hash would come too late.
         Ok(Some(reader)) => {
@@ -97,5 +99,8 @@ pub(crate) async fn find_manifest(
         Ok(Some(ManifestFound { digest, media_type: link.media_type, bytes: record.bytes }))
     })
     .await?;
+    if let Some(found) = &found {
+        core.pulls.note(repository, &found.value.digest);
+    }
     found.ok_or_else(|| RegistryError::manifest_unknown(repository, reference))
 }

@@ -2,7 +2,7 @@
 
 use tercet_raft::{AbsentReferences, Command, Condition, Outcome};
 use tercet_storage::{
-    Algorithm, Digest, ManifestLimits, Reference, RepositoryName, Tag, parse_manifest,
+    Algorithm, Digest, ManifestLimits, Reference, RepositoryName, Tag, failpoint, parse_manifest,
 };
 
 use super::error::RegistryError;
@@ -81,7 +81,9 @@ pub(crate) async fn push_manifest(
     };
     let whole = command(AbsentReferences::Refused, push.bytes.clone());
     let mut absent = Vec::new();
+    failpoint::hit("push.before_manifest");
     let mut outcome = core.consensus.propose(whole).await?;
+    failpoint::hit("push.after_manifest");
     if let Outcome::MissingReferences(missing) = &outcome
         && sparse::accepts(core.config.registry.sparse_manifests, &summary, missing)
     {

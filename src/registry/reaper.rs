@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tercet_storage::{StorageError, UploadId};
 
+use super::closing::end_open;
 use super::session::{Session, SessionState};
 use crate::core::Core;
 
@@ -26,7 +27,7 @@ pub(crate) fn start_reaper(core: &Arc<Core>) {
     });
 }
 
-async fn reap(core: &Core, idle_max: Duration) {
+async fn reap(core: &Arc<Core>, idle_max: Duration) {
     let sessions = core.uploads.all();
     let mut removed = 0_usize;
     for session in sessions.iter().filter(|session| session.idle() >= idle_max) {
@@ -41,16 +42,17 @@ async fn reap(core: &Core, idle_max: Duration) {
     }
 }
 
-/// Ends a session in memory, unless somebody works on it after all.
-async fn end(core: &Core, session: &Session) -> bool {
+/// Ends a session in memory, unless somebody works on it after all. Also on the holders that it has lost
+/// touch with: one that was gone for a moment has a copy still.
+async fn end(core: &Arc<Core>, session: &Session) -> bool {
     let Some(mut state) = session.try_lock() else { return false };
-    core.uploads.remove(&session.id);
     match std::mem::replace(&mut *state, SessionState::Gone) {
         SessionState::Open(open) => {
-            open.abort(&session.id).await;
+            end_open(core, session, *open).await;
             true
         }
         SessionState::Published { .. } | SessionState::Committed { .. } | SessionState::Gone => {
+            core.uploads.remove(&session.id);
             false
         }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use tercet_storage::{Algorithm, Digest, RepositoryName, UploadFile, UploadId, UploadMeta};
+use tercet_storage::{Algorithm, Digest, Fence, RepositoryName, UploadFile, UploadId, UploadMeta};
 use tokio::sync::{Mutex, OwnedMutexGuard, OwnedSemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
@@ -13,11 +13,15 @@ use super::holders;
 use super::read::writable;
 use crate::auth::{Principal, upload_id};
 use crate::core::Core;
-use crate::peer::SessionReplicas;
+use crate::peer::{Claim, SessionReplicas};
 
 /// How long a request waits for another one on the same session. A client that retries after a broken
 /// connection may be faster than this side's notice of the break.
 pub(super) const BUSY_WAIT: Duration = Duration::from_secs(3);
+
+/// How long a session that was in order needs no second look. Less than it takes others to give a replica
+/// up for gone.
+const CONFIRMED_FOR: Duration = Duration::from_secs(2);
 
 /// An upload session. Its bytes move under the lock of `state`; what others may ask while a slow body
 /// holds that lock is beside it.
@@ -27,13 +31,19 @@ pub(crate) struct Session {
     pub(crate) id: UploadId,
     /// Where the blob goes.
     pub(crate) repository: RepositoryName,
+    /// The right by which this replica serves it.
+    pub(super) fence: Fence,
     /// Cancelled by a `DELETE`: a body that is being read stops.
     pub(super) cancelled: CancellationToken,
+    /// Cancelled when another replica has taken the session over.
+    pub(super) taken_over: CancellationToken,
     offset: AtomicU64,
     closed: AtomicBool,
     opened: Instant,
     /// Milliseconds after `opened`.
     touched_ms: AtomicU64,
+    /// Milliseconds after `opened` until when it is known that nobody else has taken it over.
+    confirmed_ms: AtomicU64,
     state: Arc<Mutex<SessionState>>,
 }
 
@@ -55,7 +65,7 @@ pub(super) enum SessionState {
         /// The blob.
         digest: Digest,
     },
-    /// Cancelled, failed or taken over: nothing is left of it.
+    /// Cancelled, failed or taken over: nothing is left of it here.
     Gone,
 }
 
@@ -74,6 +84,13 @@ impl OpenSession {
     /// The bytes, and the way to the copies of them. The session no longer counts as open.
     pub(super) fn into_parts(self) -> (UploadFile, SessionReplicas) {
         (self.file, self.replicas)
+    }
+
+    /// Removes what is here; the rest belongs to the replica that has taken the session over.
+    pub(super) async fn leave(self, id: &UploadId) {
+        if let Err(error) = self.file.abort().await {
+            tracing::warn!(%id, %error, "an upload that another replica goes on with could not be removed; the reaper will try again");
+        }
     }
 
     /// Ends the session here and on the other holders; nothing stays on any disk.
@@ -95,11 +112,14 @@ impl Session {
         Arc::new(Self {
             id: *file.id(),
             repository: file.repository().clone(),
+            fence: file.fence(),
             cancelled: CancellationToken::new(),
+            taken_over: CancellationToken::new(),
             offset: AtomicU64::new(file.offset()),
             closed: AtomicBool::new(false),
             opened: Instant::now(),
             touched_ms: AtomicU64::new(0),
+            confirmed_ms: AtomicU64::new(0),
             state: Arc::new(Mutex::new(SessionState::Open(Box::new(OpenSession {
                 file,
                 replicas,
@@ -127,10 +147,30 @@ impl Session {
         self.touch();
     }
 
+    /// The right by which this replica asks the holders.
+    pub(super) fn claim(&self) -> Claim {
+        Claim { id: self.id, fence: self.fence }
+    }
+
+    /// Whether this replica has reason to believe that it still serves the session. One that was frozen for
+    /// a while has not: another may have taken the session over meanwhile.
+    pub(crate) fn is_confirmed(&self) -> bool {
+        let confirmed = Duration::from_millis(self.confirmed_ms.load(Ordering::Acquire));
+        self.opened.elapsed().saturating_sub(confirmed) < CONFIRMED_FOR
+    }
+
+    /// Nobody has taken it over until now.
+    pub(crate) fn confirm(&self) {
+        self.confirmed_ms.store(self.age_ms(), Ordering::Release);
+    }
+
     /// Starts the idle time anew.
     pub(super) fn touch(&self) {
-        let now = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.touched_ms.store(now, Ordering::Release);
+        self.touched_ms.store(self.age_ms(), Ordering::Release);
+    }
+
+    fn age_ms(&self) -> u64 {
+        u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     /// How long nobody has touched it.
@@ -165,8 +205,12 @@ pub(crate) async fn open_session(
     writable(core).await?;
     let permit = core.uploads.permit()?;
     let id = upload_id(core.consensus.identity().node_id, opened_by);
-    let meta =
-        UploadMeta { repository: repository.clone(), algorithm, created_ms: super::now_ms() };
+    let meta = UploadMeta {
+        repository: repository.clone(),
+        algorithm,
+        created_ms: super::now_ms(),
+        fence: Fence::default(),
+    };
     let file = core.blobs.create_upload(&id, meta).await?;
     let replicas = holders::open_replicas(core, &file).await;
     let session = Session::new(file, replicas, permit);

@@ -1,7 +1,7 @@
 //! What the replicas agree on besides content: made, renewed and brought in line by whoever leads.
 //!
-//! The group holds the keys that sign tokens and the rules about tags that do not move. Their source is
-//! the leader: its generator, and its configuration file.
+//! The group holds the keys that sign tokens, the rules about tags that do not move and those about what
+//! may go. Their source is the leader: its generator, and its configuration file.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -9,7 +9,9 @@ use std::time::Duration;
 use rand::TryRng as _;
 use rand::rngs::SysRng;
 use tercet_raft::{Command, Consensus, Outcome, Role};
-use tercet_storage::{Meta, Secret, StateDb, StorageError, TokenKey, check_immutable_tags};
+use tercet_storage::{
+    Meta, Secret, StateDb, StorageError, TokenKey, check_immutable_tags, check_retention,
+};
 
 use super::error::RegistryError;
 use super::now_ms;
@@ -41,7 +43,7 @@ async fn keep(core: Weak<Core>, consensus: Consensus) {
                 Err(error) if failing => tracing::debug!(%error, "settings are not replicated yet"),
                 Err(error) => {
                     failing = true;
-                    tracing::warn!(%error, "cannot replicate token keys or immutable-tag rules now; trying on");
+                    tracing::warn!(%error, "cannot replicate token keys, immutable-tag rules or retention rules now; trying on");
                 }
             }
         }
@@ -58,7 +60,8 @@ async fn reconcile(core: &Core) -> Result<(), RegistryError> {
     // The rules do not wait for a key that cannot be made, nor the other way round.
     let keys = reconcile_keys(core, access).await;
     let rules = reconcile_rules(core, access).await;
-    keys.and(rules)
+    let retention = reconcile_retention(core).await;
+    keys.and(rules).and(retention)
 }
 
 async fn reconcile_keys(core: &Core, access: &Access) -> Result<(), RegistryError> {
@@ -73,6 +76,33 @@ async fn reconcile_rules(core: &Core, access: &Access) -> Result<(), RegistryErr
         set_rules(core, access).await?;
     }
     Ok(())
+}
+
+async fn reconcile_retention(core: &Core) -> Result<(), RegistryError> {
+    let wanted = core.config.retention.rules();
+    if look(core, |meta| meta.retention())? == wanted {
+        return Ok(());
+    }
+    let command = Command::SetRetention { rules: wanted.clone() };
+    let level = look(core, |meta| meta.feature_level())?.map_or(1, |record| record.level);
+    if level < command.feature_level() {
+        // A replica of the version before is still there.
+        return Ok(());
+    }
+    writable(core).await?;
+    if look(core, |meta| meta.retention())? == wanted {
+        return Ok(());
+    }
+    check_retention(&wanted)
+        .map_err(|error| RegistryError::Refused(format!("retention.rules: {error}")))?;
+    let names: Vec<String> = wanted.into_iter().map(|rule| rule.name).collect();
+    match core.consensus.propose(command).await? {
+        Outcome::Done => {
+            tracing::info!(rules = ?names, "the retention rules are those of this replica's configuration now");
+            Ok(())
+        }
+        other => Err(RegistryError::Refused(format!("retention.rules: {other}"))),
+    }
 }
 
 /// Whether the newest key is old enough to get a successor. One from far in the future is too: the clock

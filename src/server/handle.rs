@@ -27,6 +27,18 @@ pub struct ServerParts {
     pub metrics: Arc<Metrics>,
 }
 
+/// Closes one listener.
+#[derive(Debug, Clone)]
+pub struct Closer(CancellationToken);
+
+impl Closer {
+    /// Stops accepting, so that clients are refused by the system; requests in flight end within the
+    /// listener's grace.
+    pub fn close(&self) {
+        self.0.cancel();
+    }
+}
+
 /// One running listener.
 #[derive(Debug)]
 pub struct Server {
@@ -54,6 +66,12 @@ impl Server {
             let _ = tell.send(drained);
         });
         Self { stop, done }
+    }
+
+    /// What closes this listener before the others; [`Server::drain`] still has to be called.
+    #[must_use]
+    pub fn closer(&self) -> Closer {
+        Closer(self.stop.clone())
     }
 
     /// Stops accepting, lets requests in flight end within the listener's grace, cuts the rest.

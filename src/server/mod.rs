@@ -18,7 +18,7 @@ pub use body::BodyTooSlow;
 pub use client::{ClientCertificate, RemoteAddress, Scheme};
 pub use exposure::Exposure;
 pub use gate::Gate;
-pub use handle::{Server, ServerParts};
+pub use handle::{Closer, Server, ServerParts};
 pub(crate) use limits::HAND_OVER_MAX;
 pub use limits::ServerLimits;
 pub use tls::{TlsFault, TlsFileError, TlsSource, TlsSpec};

@@ -12,13 +12,19 @@ use tempfile::TempDir;
 use tercet::auth::{Prepared, StartParts};
 use tercet::config::{Config, MemberEntry, Sources};
 use tercet::core::{Core, CoreParts};
+use tercet::loss::Losses;
 use tercet::ops::Metrics;
+use tercet::scrub::{Scrub, ScrubParts};
 use tercet::worker::Workers;
 use tercet::{api, peer};
 use tercet_raft::{
-    Consensus, InitialMember, RaftTiming, ReplicaNode, StartOptions, Transport, bootstrap,
+    BootstrapOptions, Consensus, FEATURE_LEVEL, InitialMember, MemberKind, RaftTiming, ReplicaNode,
+    StartOptions, Transport, bootstrap,
 };
-use tercet_storage::{Algorithm, BlobStore, BlobStoreOptions, Clock, DataDir, Digest, SystemClock};
+use tercet_storage::{
+    Algorithm, BlobStore, BlobStoreOptions, Clock, DataDir, Digest, Headroom, HeadroomOptions,
+    SystemClock,
+};
 use tokio::sync::{mpsc, watch};
 use tower::ServiceExt;
 
@@ -79,18 +85,37 @@ pub(crate) async fn replica_with(mut config: Config) -> Replica {
     .unwrap();
     let members = || vec![InitialMember { name: "one".to_owned(), address: ADDRESS.to_owned() }];
     let (progress, _told) = watch::channel(String::new());
-    let identity =
-        bootstrap(&data, "one", &members(), &transport, &clock, &progress).await.unwrap();
+    let (_invite, invited) = watch::channel(None);
+    let identity = bootstrap(BootstrapOptions {
+        data: &data,
+        own_name: "one",
+        kind: MemberKind::Voter,
+        initial_members: &members(),
+        transport: &transport,
+        clock: &clock,
+        progress: &progress,
+        invited: &invited,
+    })
+    .await
+    .unwrap();
     peers.set_identity(&identity.cluster_id, identity.node_id);
     let (committed_blobs, _committed) = mpsc::channel(16);
+    let headroom = Headroom::open(&data, HeadroomOptions::default()).unwrap();
     let consensus = Consensus::start(StartOptions {
         data,
         identity,
-        node: ReplicaNode { name: "one".to_owned(), address: ADDRESS.to_owned() },
+        node: ReplicaNode {
+            name: "one".to_owned(),
+            address: ADDRESS.to_owned(),
+            kind: MemberKind::Voter,
+            zone: None,
+        },
+        feature_level: FEATURE_LEVEL,
         initial_members: members(),
         timing: RaftTiming::default(),
         transport,
         clock,
+        headroom,
         committed_blobs,
     })
     .await
@@ -103,6 +128,7 @@ pub(crate) async fn replica_with(mut config: Config) -> Replica {
         workers: workers.clone(),
         metrics: Arc::clone(&metrics),
         disk_stop_percent: 100,
+        edge_cache: None,
     });
     let access = Prepared::load(&config, Sources::default()).await.unwrap().start(StartParts {
         consensus: consensus.clone(),
@@ -111,6 +137,18 @@ pub(crate) async fn replica_with(mut config: Config) -> Replica {
         workers: workers.clone(),
     });
     let rules = config.access.immutable_tags.len();
+    let losses =
+        Losses::new(Arc::new(consensus.clone()), Arc::new(SystemClock), Arc::clone(&metrics));
+    let scrub = Scrub::new(ScrubParts {
+        data: DataDir::new(dir.path()),
+        blobs: blobs.clone(),
+        fetcher: fetcher.clone(),
+        known: Arc::new(consensus.clone()),
+        losses: losses.clone(),
+        metrics: Arc::clone(&metrics),
+        clock: Arc::new(SystemClock),
+        config: config.scrub.clone(),
+    });
     let core = Core::new(CoreParts {
         config: Arc::new(config),
         blobs: blobs.clone(),
@@ -118,6 +156,8 @@ pub(crate) async fn replica_with(mut config: Config) -> Replica {
         peers,
         held_sessions: peer::HeldSessions::new(blobs),
         fetcher,
+        losses,
+        scrub: scrub.handle(),
         access,
         metrics,
         workers,

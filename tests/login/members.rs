@@ -16,10 +16,10 @@ use tercet::ops::Metrics;
 use tercet::peer;
 use tercet::worker::Workers;
 use tercet_raft::{
-    Command, Consensus, InitialMember, Outcome, RaftTiming, ReplicaNode, StartOptions, Transport,
-    bootstrap,
+    BootstrapOptions, Command, Consensus, FEATURE_LEVEL, InitialMember, MemberKind, Outcome,
+    RaftTiming, ReplicaNode, StartOptions, Transport, bootstrap,
 };
-use tercet_storage::{Clock, DataDir, Secret};
+use tercet_storage::{Clock, DataDir, Headroom, HeadroomOptions, Secret};
 use tokio::sync::{mpsc, watch};
 
 use crate::replica::{hash, line};
@@ -116,17 +116,36 @@ async fn group_of_one(dir: &TempDir, clock: Arc<SetClock>, metrics: &Arc<Metrics
     std::fs::create_dir_all(data.root()).unwrap();
     let members = || vec![InitialMember { name: "one".to_owned(), address: ADDRESS.to_owned() }];
     let (progress, _told) = watch::channel(String::new());
-    let identity =
-        bootstrap(&data, "one", &members(), &transport, &clock, &progress).await.unwrap();
+    let (_invite, invited) = watch::channel(None);
+    let identity = bootstrap(BootstrapOptions {
+        data: &data,
+        own_name: "one",
+        kind: MemberKind::Voter,
+        initial_members: &members(),
+        transport: &transport,
+        clock: &clock,
+        progress: &progress,
+        invited: &invited,
+    })
+    .await
+    .unwrap();
     let (committed_blobs, _committed) = mpsc::channel(16);
+    let headroom = Headroom::open(&data, HeadroomOptions::default()).unwrap();
     let consensus = Consensus::start(StartOptions {
         data,
         identity,
-        node: ReplicaNode { name: "one".to_owned(), address: ADDRESS.to_owned() },
+        node: ReplicaNode {
+            name: "one".to_owned(),
+            address: ADDRESS.to_owned(),
+            kind: MemberKind::Voter,
+            zone: None,
+        },
+        feature_level: FEATURE_LEVEL,
         initial_members: members(),
         timing: RaftTiming::default(),
         transport,
         clock,
+        headroom,
         committed_blobs,
     })
     .await

@@ -115,7 +115,11 @@ impl Layout {
             members: Vec<MemberEntry>,
         }
         let config = Config {
-            node: Node { name: plan.name.clone(), data_dir: plan.data_dir.clone() },
+            node: Node {
+                name: plan.name.clone(),
+                data_dir: plan.data_dir.clone(),
+                ..Node::default()
+            },
             cluster: Cluster { members: members(all), ..Cluster::default() },
             registry: Registry { listen: plan.registry, ..Registry::default() },
             peer: Peer { listen: plan.peer, ..Peer::default() },

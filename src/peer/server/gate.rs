@@ -85,6 +85,7 @@ impl From<HeldError> for Refusal {
                 let body = serde_json::to_string(&OffsetAnswer { offset }).unwrap_or(message);
                 Self::new(StatusCode::RANGE_NOT_SATISFIABLE, body)
             }
+            HeldError::TakenOver(_) => Self::new(StatusCode::PRECONDITION_FAILED, message),
             HeldError::TooMany => Self::new(StatusCode::SERVICE_UNAVAILABLE, message),
             HeldError::Cut { .. } => Self::new(StatusCode::BAD_REQUEST, message),
             HeldError::Storage(error) => error.into(),
@@ -100,7 +101,8 @@ pub(super) async fn check(
     next: Next,
 ) -> Result<Response, Refusal> {
     let path = request.uri().path();
-    if path != "/peer/hello" {
+    // Before a replica has a cluster, it can be asked who it is and told where it belongs.
+    if !matches!(path, "/peer/hello" | "/peer/invite") {
         admit(&state, path, request.headers())?;
     }
     Ok(next.run(request).await)

@@ -49,6 +49,7 @@ impl From<RpcError> for Refusal {
         let status = match &error {
             RpcError::Malformed { .. } => StatusCode::BAD_REQUEST,
             RpcError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            RpcError::NoSpace(_) => StatusCode::INSUFFICIENT_STORAGE,
         };
         Self::new(status, error.to_string())
     }

@@ -9,7 +9,7 @@ use futures_util::{StreamExt, stream};
 
 use super::*;
 use crate::peer::FetchError;
-use crate::peer::placement::{placement_key, rank};
+use crate::peer::placement::{placement_key, preference};
 
 const LARGE: usize = 3 * 1024 * 1024 + 17;
 const SMALL: usize = 10_000;
@@ -65,7 +65,7 @@ async fn bad_and_good(vice: Vice, content: &Bytes) -> (Vec<Peer>, Replica) {
     put(&good.blobs, content).await;
     let bad = (0..)
         .map(|i| peer(&format!("bad-{i}"), 2, address))
-        .find(|bad| rank(&[bad.clone(), good.peer.clone()], &key)[0] == *bad)
+        .find(|bad| preference(&[bad.clone(), good.peer.clone()], &key)[0] == *bad)
         .unwrap();
     (vec![bad, good.peer.clone()], good)
 }

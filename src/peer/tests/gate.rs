@@ -27,7 +27,7 @@ async fn another_cluster_and_another_node_are_refused() {
 #[tokio::test]
 async fn a_replica_without_identity_says_hello_and_nothing_else() {
     let (_dir, blobs) = store();
-    let hello = Hello { name: "new".to_owned(), cluster_id: None, node_id: None };
+    let hello = Hello { name: "new".to_owned(), cluster_id: None, node_id: None, feature_level: 2 };
     let state = PeerState::new(hello.clone(), blobs, 8);
     let (address, _server) = serve(router(state.clone())).await;
     let new = peer("new", 5, address);
@@ -75,11 +75,7 @@ async fn raft_messages_say_whether_they_were_sent() {
 
 #[tokio::test]
 async fn plain_http_does_not_leave_the_machine() {
-    let elsewhere = Peer {
-        name: "elsewhere".to_owned(),
-        node_id: 3,
-        address: "http://192.0.2.1:5001".to_owned(),
-    };
+    let elsewhere = Peer::at("elsewhere", 3, "http://192.0.2.1:5001");
     let error = client(1).has_blob(&elsewhere, &digest(b"x")).await.unwrap_err().to_string();
     assert!(error.contains("tercet certs new"), "{error}");
 }
@@ -89,8 +85,12 @@ async fn streams_are_bounded() {
     let (_dir, blobs) = store();
     let content = content(100_000);
     let digest = put(&blobs, &content).await;
-    let hello =
-        Hello { name: "full".to_owned(), cluster_id: Some(CLUSTER.to_owned()), node_id: Some(5) };
+    let hello = Hello {
+        name: "full".to_owned(),
+        cluster_id: Some(CLUSTER.to_owned()),
+        node_id: Some(5),
+        feature_level: 2,
+    };
     let (address, _server) = serve(router(PeerState::new(hello, blobs, 0))).await;
     let full = peer("full", 5, address);
     let error = client(1).fetch_blob(&full, &digest, 100_000, None).await.unwrap_err();

@@ -1,6 +1,7 @@
 //! Replicas in one process, with real sockets and real disks.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod failover;
 mod fetching;
 mod forwarding;
 mod gate;
@@ -39,7 +40,7 @@ struct Replica {
     blobs: BlobStore,
     state: PeerState,
     server: JoinHandle<()>,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Replica {
@@ -49,10 +50,11 @@ impl Replica {
             name: name.to_owned(),
             cluster_id: Some(CLUSTER.to_owned()),
             node_id: Some(node_id),
+            feature_level: 2,
         };
         let state = PeerState::new(hello, blobs.clone(), 64);
         let (address, server) = serve(router(state.clone())).await;
-        Self { peer: peer(name, node_id, address), blobs, state, server, _dir: dir }
+        Self { peer: peer(name, node_id, address), blobs, state, server, dir }
     }
 }
 
@@ -63,7 +65,7 @@ impl Drop for Replica {
 }
 
 fn peer(name: &str, node_id: u64, address: SocketAddr) -> Peer {
-    Peer { name: name.to_owned(), node_id, address: format!("http://{address}") }
+    Peer::at(name, node_id, format!("http://{address}"))
 }
 
 fn store() -> (TempDir, BlobStore) {
@@ -108,6 +110,7 @@ fn fetcher(blobs: BlobStore, peers: Vec<Peer>) -> Fetcher {
         workers: Workers::new(),
         metrics,
         disk_stop_percent: 101,
+        edge_cache: None,
     })
 }
 

@@ -8,7 +8,7 @@ use tercet_storage::{RepositoryName, UploadId};
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::peer::{HeldError, PeerError, SessionReplicas, SessionReplicasOptions};
+use crate::peer::{Claim, HeldError, PeerError, SessionReplicas, SessionReplicasOptions};
 
 const CHUNK: usize = 200_000;
 
@@ -21,7 +21,7 @@ async fn open(id: UploadId, holders: &[&Peer]) -> SessionReplicas {
         peers: client(1),
         workers: Workers::new(),
         metrics: Arc::new(Metrics::new().unwrap()),
-        id,
+        claim: Claim::first(id),
         repository: repository(),
         algorithm: Algorithm::Sha256,
         offset: 0,
@@ -144,26 +144,36 @@ async fn a_copy_ends_where_it_says() {
     let (client, id) = (client(1), UploadId::new(1));
     let body = || stream::iter([Ok::<_, std::io::Error>(content(CHUNK))]);
     let (repository, sha256) = (repository(), Algorithm::Sha256);
-    client.create_session(&a.peer, &id, &repository, sha256, 0).await.unwrap();
-    assert_eq!(client.append_session(&a.peer, &id, 0, body()).await.unwrap(), CHUNK as u64);
+    client.create_session(&a.peer, &Claim::first(id), &repository, sha256, 0).await.unwrap();
+    assert_eq!(
+        client.append_session(&a.peer, &Claim::first(id), 0, body()).await.unwrap(),
+        CHUNK as u64
+    );
     for wrong in [0, CHUNK as u64 + 1] {
-        let error = client.append_session(&a.peer, &id, wrong, body()).await.unwrap_err();
+        let error =
+            client.append_session(&a.peer, &Claim::first(id), wrong, body()).await.unwrap_err();
         assert!(matches!(error, PeerError::OtherOffset { offset, .. } if offset == CHUNK as u64));
     }
     // The owner came back with fewer bytes, then another one with more.
-    client.create_session(&a.peer, &id, &repository, sha256, 5).await.unwrap();
+    client.create_session(&a.peer, &Claim::first(id), &repository, sha256, 5).await.unwrap();
     assert_eq!(client.session(&a.peer, &id).await.unwrap().unwrap().offset, 5);
-    let error = client.create_session(&a.peer, &id, &repository, sha256, 6).await.unwrap_err();
+    let error = client
+        .create_session(&a.peer, &Claim::first(id), &repository, sha256, 6)
+        .await
+        .unwrap_err();
     assert!(matches!(error, PeerError::OtherOffset { offset: 5, .. }), "{error}");
     // Unknown ones.
     let other = UploadId::new(1);
     assert_eq!(client.session(&a.peer, &other).await.unwrap(), None);
-    let error = client.append_session(&a.peer, &other, 0, body()).await.unwrap_err();
+    let error = client.append_session(&a.peer, &Claim::first(other), 0, body()).await.unwrap_err();
     assert_eq!(error.status(), Some(404));
-    client.delete_session(&a.peer, &other).await.unwrap();
+    client.delete_session(&a.peer, &Claim::first(other)).await.unwrap();
     // Its own sessions are not for others to write.
     let own = UploadId::new(2);
-    let error = client.create_session(&a.peer, &own, &repository, sha256, 0).await.unwrap_err();
+    let error = client
+        .create_session(&a.peer, &Claim::first(own), &repository, sha256, 0)
+        .await
+        .unwrap_err();
     assert_eq!(error.status(), Some(409));
 }
 
@@ -171,7 +181,10 @@ async fn a_copy_ends_where_it_says() {
 async fn a_body_that_breaks_off_keeps_what_came() {
     let a = Replica::start("a", 2).await;
     let (client, id) = (client(1), UploadId::new(1));
-    client.create_session(&a.peer, &id, &repository(), Algorithm::Sha256, 0).await.unwrap();
+    client
+        .create_session(&a.peer, &Claim::first(id), &repository(), Algorithm::Sha256, 0)
+        .await
+        .unwrap();
     let (pass, passed) = mpsc::channel::<Result<Bytes, std::io::Error>>(1);
     let body = stream::unfold(passed, |mut passed| async { Some((passed.recv().await?, passed)) });
     let feed = async {
@@ -182,12 +195,13 @@ async fn a_body_that_breaks_off_keeps_what_came() {
         .await;
         pass.send(Err(std::io::Error::other("the client is gone"))).await.unwrap();
     };
-    let (cut, ()) = tokio::join!(client.append_session(&a.peer, &id, 0, Box::pin(body)), feed);
+    let claim = Claim::first(id);
+    let (cut, ()) = tokio::join!(client.append_session(&a.peer, &claim, 0, Box::pin(body)), feed);
     assert!(cut.is_err());
     assert_eq!(client.session(&a.peer, &id).await.unwrap().unwrap().offset, CHUNK as u64);
     // And goes on from there.
     let more = stream::iter([Ok::<_, std::io::Error>(content(7))]);
-    let end = client.append_session(&a.peer, &id, CHUNK as u64, more).await.unwrap();
+    let end = client.append_session(&a.peer, &Claim::first(id), CHUNK as u64, more).await.unwrap();
     assert_eq!(end, CHUNK as u64 + 7);
 }
 
@@ -209,7 +223,7 @@ async fn a_session_is_adopted_under_the_hands_of_a_silent_owner() {
     until("the owner to notice", async || live(&replicas).is_empty()).await;
     assert_eq!(client(1).session(&a.peer, &id).await.unwrap().unwrap().offset, CHUNK as u64);
     let late = stream::iter([Ok::<_, std::io::Error>(content(7))]);
-    let error = a.state.held().append(&id, CHUNK as u64, late).await.unwrap_err();
+    let error = a.state.held().append(&Claim::first(id), CHUNK as u64, late).await.unwrap_err();
     assert!(matches!(error, HeldError::Busy(_)), "{error}");
 }
 
@@ -217,7 +231,10 @@ async fn a_session_is_adopted_under_the_hands_of_a_silent_owner() {
 async fn abandoned_sessions_are_removed() {
     let a = Replica::start("a", 2).await;
     let (client, id) = (client(1), UploadId::new(1));
-    client.create_session(&a.peer, &id, &repository(), Algorithm::Sha256, 0).await.unwrap();
+    client
+        .create_session(&a.peer, &Claim::first(id), &repository(), Algorithm::Sha256, 0)
+        .await
+        .unwrap();
     assert_eq!(a.state.held().reap(PATIENCE).await.unwrap(), 0);
     until("the session to be removed", async || {
         a.state.held().reap(Duration::from_millis(50)).await.unwrap() == 1
@@ -225,4 +242,44 @@ async fn abandoned_sessions_are_removed() {
     .await;
     assert_eq!(uploads_left(&a).await, 0);
     assert_eq!(a.state.held().open_count(), 0);
+}
+
+#[tokio::test]
+async fn a_holder_takes_orders_from_whoever_took_the_session_over_last() {
+    let a = Replica::start("a", 2).await;
+    let (client, id) = (client(1), UploadId::new(1));
+    let first = Claim::first(id);
+    let later = Claim { id, fence: first.fence.taken_by(3) };
+    let sha256 = Algorithm::Sha256;
+    let body = || stream::iter([Ok::<_, std::io::Error>(content(CHUNK))]);
+    client.create_session(&a.peer, &first, &repository(), sha256, 0).await.unwrap();
+    client.append_session(&a.peer, &first, 0, body()).await.unwrap();
+    client.create_session(&a.peer, &later, &repository(), sha256, CHUNK as u64).await.unwrap();
+
+    let (end, digest) = (CHUNK as u64, digest(&content(CHUNK)));
+    let refused = [
+        client.create_session(&a.peer, &first, &repository(), sha256, 0).await,
+        client.append_session(&a.peer, &first, end, body()).await.map(drop),
+        client.finish_session(&a.peer, &first, &digest, end).await,
+        client.delete_session(&a.peer, &first).await,
+    ];
+    for refused in refused {
+        assert_eq!(refused.unwrap_err().status(), Some(412));
+    }
+    let info = client.session(&a.peer, &id).await.unwrap().unwrap();
+    assert_eq!((info.offset, info.fence), (end, later.fence));
+    // Also after a restart, and whoever holds the copy then.
+    let file = a.state.held().take(&id).await.unwrap().unwrap();
+    assert_eq!(file.fence(), later.fence);
+    drop(file);
+    client.append_session(&a.peer, &later, end, body()).await.unwrap();
+    client
+        .finish_session(
+            &a.peer,
+            &later,
+            &super::digest(&[content(CHUNK), content(CHUNK)].concat()),
+            2 * end,
+        )
+        .await
+        .unwrap();
 }
