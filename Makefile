@@ -44,6 +44,14 @@ build: build-deps ## Build the binary (dev profile)
 test: test-deps build ## Run all tests (as root)
 	cargo test --locked --workspace
 
+# Without SEED= a new one is drawn and printed. SCENARIO= takes names; `tercet-chaos list` shows them. Built as
+# for the tests: only then does the registry have its failpoints.
+.PHONY: chaos
+chaos: test-deps build-deps ## Run the fault scenarios in full (SCENARIO=, SEED=, REPORT=); as root
+	cargo test --locked --workspace --no-run
+	$(CARGO_TARGET_DIR)/debug/tercet-chaos run $(or $(SCENARIO),--all) --full \
+		$(if $(SEED),--seed $(SEED)) --report $(or $(REPORT),$(CARGO_TARGET_DIR)/chaos)
+
 .PHONY: release
 release: build-deps ## Build the optimised binary
 	cargo build --locked --release --bin tercet

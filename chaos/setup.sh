@@ -3,8 +3,10 @@
 # Debian packages to make real images of. Debian only. Safe to run again: what is there is left alone,
 # and when everything is there it takes well under a second.
 #
-#   packages through apt (as root, or through sudo):  docker.io podman buildah skopeo containerd haproxy
-#                                                       and small helpers
+#   packages through apt (as root, or through sudo):  docker.io podman buildah skopeo containerd haproxy,
+#                                                       what the fault scenarios hurt replicas with (nftables,
+#                                                       strace, libfaketime, e2fsprogs) and small helpers
+#   into ${TERCET_CACHE:-$HOME/.cache/tercet}/bin:      etcd, out of Debian's etcd-server, to compare with
 #   into ${TERCET_CACHE:-$HOME/.cache/tercet}/bin:      crane, oras, regctl, helm, cosign and the
 #                                                       OCI conformance suites (where Go is at hand)
 #   into ${TERCET_CACHE:-$HOME/.cache/tercet}/packages: the packages that the images are made of
@@ -75,6 +77,26 @@ need haproxy haproxy
 need dockerd docker.io
 # Newer Debian has the command line client in a package of its own.
 need docker docker-cli
+# Network namespaces and partitions, failing system calls, small file systems, for the fault scenarios.
+need ip iproute2
+need nft nftables
+need nsenter util-linux
+need strace strace
+need mkfs.ext4 e2fsprogs
+
+# A library has no program to look for. The replicas of the clock scenarios are started with it.
+have_libfaketime() {
+    for file in /usr/lib/*/faketime/libfaketime.so.1; do
+        [ -f "$file" ] && return 0
+    done
+    return 1
+}
+if ! have_libfaketime; then
+    say "installing libfaketime"
+    refresh_lists
+    as_root env DEBIAN_FRONTEND=noninteractive \
+        apt-get -o DPkg::Lock::Timeout=300 install -y -q --no-install-recommends libfaketime >&2
+fi
 
 # ---- the packages that become layers
 
@@ -114,6 +136,19 @@ if ! has_package busybox-static "$other"; then
         -o "Dir::Cache::srcpkgcache="
     twice apt-get "$@" update -q >&2
     download "busybox-static:$other" "$@"
+fi
+
+# ---- etcd, beside which failover is measured
+
+# Unpacked and not installed: the package would start a service.
+if [ ! -x "$cache/bin/etcd" ]; then
+    say "unpacking etcd-server"
+    unpacked=$(mktemp -d)
+    fetch_etcd() { (cd "$unpacked" && apt-get download -q etcd-server >&2); }
+    fetch_etcd || { refresh_lists; fetch_etcd; }
+    dpkg-deb -x "$unpacked"/etcd-server_*.deb "$unpacked/root"
+    mv "$unpacked/root/usr/bin/etcd" "$cache/bin/etcd"
+    rm -rf "$unpacked"
 fi
 
 # ---- the clients that Go builds

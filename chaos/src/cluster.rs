@@ -1,6 +1,7 @@
 //! A cluster of real processes on this machine.
 
 use std::{
+    collections::BTreeMap,
     fs,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::Path,
@@ -14,13 +15,16 @@ use rustix::process::Signal;
 use crate::{
     binary::Binary,
     client::{RegistryClient, Target},
+    disk::{SmallVolume, VolumeSpec},
     files::{FileCount, count_files},
+    launch::Launch,
     options::{ClusterOptions, Listener, Place},
     ports::{PortBlock, network_address},
     replica::{Memory, Replica},
     scratch::Scratch,
     status::Status,
     tls::Authority,
+    tools::{Tool, ToolOutput},
     turn::Turn,
     users::User,
     wait::wait_until,
@@ -38,6 +42,8 @@ const OPS_DEADLINE: Duration = Duration::from_secs(3);
 pub struct Cluster {
     binary: Binary,
     replicas: Vec<Replica>,
+    /// Replica -> its disk. After the processes and before the folder they are in, when all is dropped.
+    volumes: BTreeMap<usize, SmallVolume>,
     scratch: Scratch,
     http: reqwest::Client,
     /// Whose certificates the replicas have, where a listener speaks HTTPS.
@@ -45,7 +51,8 @@ pub struct Cluster {
     /// Who the driver's own clients log in as.
     user: Option<User>,
     passed: bool,
-    _ports: PortBlock,
+    options: ClusterOptions,
+    ports: PortBlock,
     _turn: Turn,
 }
 
@@ -90,10 +97,13 @@ impl Cluster {
         for replica in &replicas {
             fs::write(&replica.config, options.config_text(replica, &replicas)?)?;
         }
-        let authority = if options.tls.is_empty() {
+        let authority = if options.tls.is_empty() && options.hosts.is_empty() {
             None
         } else {
-            let authority = Authority::new(&binary, &scratch.path().join("tls"), address);
+            let mut authority = Authority::new(&binary, &scratch.path().join("tls"), address);
+            for host in &options.hosts {
+                authority = authority.also_for(host.address);
+            }
             for replica in &replicas {
                 authority.issue(&replica.name).await?;
             }
@@ -108,14 +118,77 @@ impl Cluster {
         Ok(Self {
             binary,
             replicas,
+            volumes: BTreeMap::new(),
             scratch,
             http: http.build()?,
             authority,
             user: options.user,
             passed: false,
-            _ports: ports,
+            options,
+            ports,
             _turn: turn,
         })
+    }
+
+    /// One more replica, which knows those that the cluster began with and joins them. It is started.
+    pub fn grow(&mut self) -> Result<usize> {
+        self.grow_with(|options| options)
+    }
+
+    /// One more replica with settings of its own, such as another role.
+    pub fn grow_with(
+        &mut self,
+        change: impl FnOnce(ClusterOptions) -> ClusterOptions,
+    ) -> Result<usize> {
+        let options = change(self.options.clone());
+        let index = self.add_stopped(&options)?;
+        self.restart(index)?;
+        Ok(index)
+    }
+
+    /// One more replica that is not started yet, so that [`Self::set_launch`] counts for its first start.
+    pub fn grow_stopped(&mut self) -> Result<usize> {
+        let options = self.options.clone();
+        self.add_stopped(&options)
+    }
+
+    fn add_stopped(&mut self, options: &ClusterOptions) -> Result<usize> {
+        ensure!(self.options.hosts.is_empty(), "a cluster on hosts cannot grow");
+        ensure!(self.options.tls.is_empty(), "a cluster with HTTPS cannot grow");
+        let index = self.replicas.len();
+        let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let new = make_replica(&self.scratch, &self.ports, index, address, options)?;
+        let founders = self.replicas.get(..self.options.replicas).unwrap_or(&self.replicas);
+        fs::write(&new.config, options.config_text(&new, founders)?)?;
+        self.replicas.push(new);
+        Ok(index)
+    }
+
+    /// Gives a replica that has not been started yet a small disk of its own. Needs root.
+    pub fn give_volume(&mut self, index: usize, spec: VolumeSpec) -> Result<()> {
+        let volume = SmallVolume::mount(&self.replica(index).data_dir, spec)?;
+        self.volumes.insert(index, volume);
+        Ok(())
+    }
+
+    /// A replica's small disk.
+    pub fn volume(&self, index: usize) -> Result<&SmallVolume> {
+        self.volumes.get(&index).with_context(|| format!("replica {index} has no disk of its own"))
+    }
+
+    /// How a replica is started from now on.
+    pub fn set_launch(&mut self, index: usize, launch: Launch) {
+        self.replica_mut(index).launch = launch;
+    }
+
+    /// Whether a replica has a process, as far as the driver knows.
+    pub fn is_running(&self, index: usize) -> bool {
+        self.replica(index).pid().is_some()
+    }
+
+    /// The program under test.
+    pub fn binary(&self) -> &Path {
+        self.binary.path()
     }
 
     /// How many replicas it has.
@@ -209,6 +282,19 @@ impl Cluster {
         self.replica(index).signal(Signal::CONT)
     }
 
+    /// The program under test as an operator's command, where no replica's settings count. Most commands
+    /// need `--config` with [`Replica::config`].
+    pub fn command(&self) -> Tool {
+        Tool::at(self.binary.path())
+    }
+
+    /// Runs such a command (`["scrub", "--now"]`) with the configuration of one replica.
+    pub async fn operate(&self, index: usize, arguments: &[&str]) -> Result<ToolOutput> {
+        let config = self.replica(index).config.display().to_string();
+        let arguments = [arguments, &["--config", &config]].concat();
+        self.command().run(&arguments).await
+    }
+
     /// Starts a replica that does not run, on the disk it left.
     pub fn restart(&mut self, index: usize) -> Result<()> {
         let binary = self.binary.clone();
@@ -256,6 +342,12 @@ impl Cluster {
     pub async fn ops_status(&self, index: usize, path: &str) -> Result<u16> {
         let url = format!("{}{path}", self.ops_url(index));
         Ok(self.http.get(&url).send().await?.status().as_u16())
+    }
+
+    /// The text of an ops page, such as `/metrics`.
+    pub async fn ops_text(&self, index: usize, path: &str) -> Result<String> {
+        let url = format!("{}{path}", self.ops_url(index));
+        Ok(self.http.get(&url).send().await?.error_for_status()?.text().await?)
     }
 
     /// Which replica leads, as all running ones agree.
@@ -354,7 +446,8 @@ impl Cluster {
             let member = status
                 .member(&replica.name)
                 .ok_or_else(|| anyhow!("{} is no member yet", replica.name))?;
-            if member.role == "learner" || !member.reachable {
+            let learns = member.role == "learner" && member.kind != "edge";
+            if learns || !member.reachable {
                 bail!("not a voter yet: {member:?}");
             }
         }
@@ -383,18 +476,26 @@ fn make_replica(
 ) -> Result<Replica> {
     let name = format!("tercet-{number}");
     let port = ports.first() + u16::try_from(number * 4)?;
-    let url = |scheme: &str, offset: u16| format!("{scheme}://127.0.0.1:{}", port + offset);
-    let registry = SocketAddr::new(address, port);
+    let host = options.hosts.get(number);
+    let inner = host.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |host| host.address);
+    let url = |scheme: &str, offset: u16| format!("{scheme}://{inner}:{}", port + offset);
+    let registry = SocketAddr::new(host.map_or(address, |host| host.address), port);
     let scheme = |listener| if options.tls.contains(&listener) { "https" } else { "http" };
     let file = |ending: &str| scratch.path().join(format!("{name}.{ending}"));
     Ok(Replica {
         registry: format!("{}://{registry}", scheme(Listener::Registry)),
-        peer: url("http", 1),
+        peer: options
+            .peers
+            .get(number)
+            .cloned()
+            .unwrap_or_else(|| url(if host.is_some() { "https" } else { "http" }, 1)),
         ops: url(scheme(Listener::Ops), 2),
         data_dir: scratch.path().join(&name),
         config: file("toml"),
         log: file("log"),
         child: None,
+        host: host.map(|host| host.launch.clone()).unwrap_or_default(),
+        launch: Launch::default(),
         name,
     })
 }

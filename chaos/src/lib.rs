@@ -5,6 +5,7 @@
 //! checks would share its mistakes.
 
 mod binary;
+mod check;
 mod client;
 mod cluster;
 mod conformance;
@@ -13,17 +14,23 @@ mod content;
 mod daemon;
 mod dev;
 mod digest;
+mod disk;
 mod docker;
+mod etcd;
 mod files;
 mod haproxy;
 mod http2;
 mod images;
 mod large;
+mod launch;
 mod layout;
+mod memory_group;
+mod network;
 mod options;
 mod ports;
 mod raw;
 mod replica;
+mod scenario;
 mod scratch;
 mod status;
 mod tls;
@@ -31,8 +38,10 @@ mod tools;
 mod turn;
 mod users;
 mod wait;
+mod workload;
 
 pub use binary::Binary;
+pub use check::{Operation, OperationKind, check_register};
 pub use client::{Answer, RegistryClient, Target, Upload};
 pub use cluster::Cluster;
 pub use conformance::{Conformance, Report};
@@ -40,6 +49,7 @@ pub use containerd::ContainerdDaemon;
 pub use content::{Blob, EMPTY_JSON, Image, MediaType, artifact_for, image_index, random_bytes};
 pub use dev::DevCluster;
 pub use digest::{Hasher, sha256, sha512};
+pub use disk::{SmallVolume, VolumeSpec};
 pub use docker::DockerDaemon;
 pub use files::{FileCount, count_files};
 pub use haproxy::{Balance, Haproxy};
@@ -48,11 +58,18 @@ pub use http2::{
 };
 pub use images::RealImages;
 pub use large::LargeBlob;
+pub use launch::Launch;
 pub use layout::{Descriptor, Layout};
+pub use memory_group::MemoryGroup;
+pub use network::{Host, Network};
 pub use options::{ClusterOptions, Listener};
 pub use ports::PortBlock;
 pub use raw::{RawAnswer, raw_exchange, raw_send_and_cut};
 pub use replica::{Memory, Replica};
+pub use scenario::{
+    Length, Needs, Report as ScenarioReport, Run, Scenario, Verdict, all as scenarios, execute,
+    find as find_scenario, new_seed,
+};
 pub use scratch::Scratch;
 pub use status::{Member, Status};
 pub use tls::{Authority, Certificate};
@@ -60,3 +77,4 @@ pub use tools::{Tool, ToolOutput};
 pub use turn::{Share, Turn};
 pub use users::User;
 pub use wait::{wait_until, within};
+pub use workload::{Counts, Invariant, Kept, Ledger};

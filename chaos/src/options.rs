@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::Result;
 
-use crate::{replica::Replica, turn::Share, users::User};
+use crate::{network::Host, replica::Replica, turn::Share, users::User};
 
 /// The name of the user file in a cluster's folder.
 const HTPASSWD: &str = "htpasswd";
@@ -50,6 +50,10 @@ pub struct ClusterOptions {
     pub(crate) user: Option<User>,
     /// Where the registry listens.
     pub(crate) place: Place,
+    /// Where replicas have hosts of their own: one for each.
+    pub(crate) hosts: Vec<Host>,
+    /// Base URLs of the peer listeners, where they are not the driver's to choose.
+    pub(crate) peers: Vec<String>,
 }
 
 /// Which of the machine's addresses the registry listens on.
@@ -72,6 +76,8 @@ impl Default for ClusterOptions {
             tls: BTreeSet::new(),
             user: None,
             place: Place::Loopback,
+            hosts: Vec::new(),
+            peers: Vec::new(),
         }
     }
 }
@@ -144,6 +150,30 @@ impl ClusterOptions {
     #[must_use]
     pub fn on_network(mut self) -> Self {
         self.place = Place::Network;
+        self
+    }
+
+    /// With these base URLs of the peer listeners, as the data of an older cluster names them.
+    #[must_use]
+    pub fn peers_at(mut self, urls: &[&str]) -> Self {
+        self.peers = urls.iter().map(|&url| url.to_owned()).collect();
+        self
+    }
+
+    /// Each replica on a host of its own. They talk TLS to each other, and let everybody do everything.
+    #[must_use]
+    pub fn on_hosts(mut self, hosts: &[Host]) -> Self {
+        self.hosts = hosts.to_vec();
+        self.rule("anonymous", "**", &["*"])
+            .setting("peer.tls", "ca", "\"{folder}/tls/ca.pem\"")
+            .setting("peer.tls", "certificate", "\"{folder}/tls/{name}.pem\"")
+            .setting("peer.tls", "key", "\"{folder}/tls/{name}.key\"")
+    }
+
+    /// This many replicas.
+    #[must_use]
+    pub fn replicas(mut self, count: usize) -> Self {
+        self.replicas = count;
         self
     }
 

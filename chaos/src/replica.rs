@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::{binary::Binary, wait::wait_until};
+use crate::{binary::Binary, launch::Launch, wait::wait_until};
 
 /// How much of a log a failure prints.
 const TAIL_LINES: usize = 60;
@@ -32,6 +32,10 @@ pub struct Replica {
     pub config: PathBuf,
     pub(crate) log: PathBuf,
     pub(crate) child: Option<Child>,
+    /// On what host the process runs.
+    pub(crate) host: Launch,
+    /// What else is around the process.
+    pub(crate) launch: Launch,
 }
 
 /// Memory of a process, in bytes.
@@ -50,10 +54,12 @@ impl Replica {
             bail!("{} runs already", self.name);
         }
         let log = OpenOptions::new().create(true).append(true).open(&self.log)?;
-        let mut command = Command::new(binary.path());
+        let mut command = self.host.around(&self.launch).command(binary.path());
         command.args(["serve", "--exit-with-parent", "--config"]).arg(&self.config);
         command.stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log);
         clear_settings(&mut command);
+        self.host.set_environment(&mut command);
+        self.launch.set_environment(&mut command);
         let child =
             command.spawn().with_context(|| format!("start {} serve", binary.path().display()))?;
         self.child = Some(child);

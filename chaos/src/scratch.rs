@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context, Result};
 use tempfile::TempDir;
 
-use crate::binary::temporary_folder;
+use crate::{binary::temporary_folder, disk::unmount_below};
 
 const PREFIX: &str = "cluster-";
 /// Keeps folders after a failure, for a look at what the replicas left on disk.
@@ -78,6 +78,7 @@ fn remove_abandoned(parent: &Path) {
         }
         // Only who gets the lock removes; a running test holds its own.
         if File::open(&path).is_ok_and(|file| file.try_lock().is_ok()) {
+            unmount_below(&path.with_extension(""));
             let _ = fs::remove_dir_all(path.with_extension(""));
             let _ = fs::remove_file(&path);
         }

@@ -19,6 +19,12 @@ pub struct Status {
     pub term: u64,
     /// Last applied log index.
     pub applied: u64,
+    /// What the cluster may write.
+    #[serde(default)]
+    pub feature_level: u32,
+    /// Why the cluster refuses the answering replica.
+    #[serde(default)]
+    pub refused: Option<String>,
     /// One per member of the cluster.
     pub members: Vec<Member>,
 }
@@ -32,6 +38,9 @@ pub struct Member {
     pub node_id: u64,
     /// `leader`, `follower` or `learner`.
     pub role: String,
+    /// `voter` or `edge`.
+    #[serde(default)]
+    pub kind: String,
     /// Whether it answered just now.
     pub reachable: bool,
     /// Its last applied index, as far as known.
@@ -44,6 +53,8 @@ pub struct Member {
     pub disk_used: Option<u64>,
     /// Bytes.
     pub disk_total: Option<u64>,
+    /// How full the disk is, in a word.
+    pub disk_level: Option<String>,
 }
 
 impl Status {

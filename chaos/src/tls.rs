@@ -39,6 +39,12 @@ impl Authority {
         Self { tercet: Tool::at(binary.path()), folder: folder.to_path_buf(), hosts }
     }
 
+    /// With certificates that are for one address more.
+    pub(crate) fn also_for(mut self, address: IpAddr) -> Self {
+        self.hosts.push(address.to_string());
+        self
+    }
+
     /// A certificate for this machine's names.
     pub async fn issue(&self, name: &str) -> Result<Certificate> {
         let folder = self.folder.display().to_string();

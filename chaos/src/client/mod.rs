@@ -27,6 +27,7 @@ pub struct RegistryClient {
     http: reqwest::Client,
     chooser: Arc<Chooser>,
     user: Option<User>,
+    deadline: Duration,
 }
 
 impl RegistryClient {
@@ -48,7 +49,15 @@ impl RegistryClient {
         if let Some(authority) = authority {
             http = authority.trusted_by(http)?;
         }
-        Ok(Self { http: http.build()?, chooser: Arc::new(Chooser::new(bases, target)), user })
+        let chooser = Arc::new(Chooser::new(bases, target));
+        Ok(Self { http: http.build()?, chooser, user, deadline: REQUEST_DEADLINE })
+    }
+
+    /// A client that waits no longer than this for any answer.
+    #[must_use]
+    pub fn patient_for(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
     }
 
     /// A request to the replica whose turn it is. `path` is a path with a query, or a `Location` that an
@@ -61,7 +70,7 @@ impl RegistryClient {
         let mut target = Url::parse(&base)?;
         target.set_path(url.path());
         target.set_query(url.query());
-        let request = self.http.request(method, target).timeout(REQUEST_DEADLINE);
+        let request = self.http.request(method, target).timeout(self.deadline);
         Ok(match self.user {
             Some(user) => request.basic_auth(user.name, Some(user.password)),
             None => request,

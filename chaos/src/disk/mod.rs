@@ -1,0 +1,6 @@
+//! Disks that can be filled up.
+
+mod volume;
+
+pub(crate) use volume::unmount_below;
+pub use volume::{SmallVolume, VolumeSpec};

@@ -1,0 +1,127 @@
+//! Row 22: a replica's wall clock is wrong, and becomes wrong in another way.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context, Result, ensure};
+
+use super::{Needs, Run, Scenario, run::HEAL_DEADLINE};
+use crate::{
+    launch::Launch,
+    options::ClusterOptions,
+    wait::wait_until,
+    workload::{Invariant, LoadOptions},
+};
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "clock-jump",
+    rows: &[22],
+    hypothesis: "no promise hangs on the wall clock: a replica, even the leader, may be ten minutes off, and may jump \
+                 forth and back",
+    fault: "libfaketime moves the wall clock of a follower, and then of the leader, by +10 min, -10 min, and back, \
+            while they run",
+    invariants: &[Invariant::I1, Invariant::I3, Invariant::I5, Invariant::I8],
+    fires: &["clock of a follower", "clock of the leader"],
+    floor_per_second: 5.0,
+    needs: Needs::Nothing,
+    body: |run| Box::pin(body(run)),
+};
+
+const MINUTES: i64 = 10 * 60;
+/// A clock whose jump was asked for is at most so far from where it should be.
+const TOLERANCE: i64 = 60;
+const DAY: i64 = 24 * 60 * 60;
+
+async fn body(run: &mut Run) -> Result<()> {
+    let library = library()?;
+    run.start_prepared(ClusterOptions::default(), |cluster| {
+        for index in 0..cluster.len() {
+            let file = clock_file(cluster.folder(), index);
+            fs::write(&file, "+0\n")?;
+            let launch = Launch::default()
+                .with("LD_PRELOAD", &library.display().to_string())
+                .with("FAKETIME_TIMESTAMP_FILE", &file.display().to_string())
+                // The file is read again every second, and only the wall clock is touched.
+                .with("FAKETIME_CACHE_DURATION", "1")
+                .with("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+                .with("FAKETIME_DONT_RESET", "1");
+            cluster.set_launch(index, launch);
+        }
+        Ok(())
+    })
+    .await?;
+    run.load(LoadOptions::images_and_tags(3, run.of(128 << 10, 8 << 20))).await?;
+    for round in 0..run.of(1, 5) {
+        for whose in ["clock of a follower", "clock of the leader"] {
+            let leader = run.leader().await?;
+            let others: Vec<usize> = (0..3).filter(|index| *index != leader).collect();
+            let victim = if whose == "clock of the leader" { leader } else { run.choose(&others)? };
+            let first = if round % 2 == 0 { MINUTES } else { -MINUTES };
+            for offset in [first, -first, 0] {
+                let file = clock_file(run.cluster()?.folder(), victim);
+                fs::write(&file, format!("{offset:+}\n"))?;
+                wait_for_clock(run, victim, offset).await?;
+                run.faults.injected(whose, &format!("replica {victim} is {offset:+} s off"));
+                let everybody: Vec<usize> = (0..3).collect();
+                run.writes_resume(&everybody).await?;
+                run.work().await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn clock_file(folder: &Path, index: usize) -> PathBuf {
+    folder.join(format!("clock-{index}"))
+}
+
+/// Where Debian puts libfaketime.
+fn library() -> Result<PathBuf> {
+    let folders = fs::read_dir("/usr/lib").context("read /usr/lib")?;
+    let found = folders
+        .flatten()
+        .map(|folder| folder.path().join("faketime/libfaketimeMT.so.1"))
+        .find(|path| path.is_file());
+    found.context("no libfaketime on this machine: run chaos/setup.sh, which installs it")
+}
+
+/// Waits until a replica believes in its new time. Its log says so: the load makes it write a line all the time.
+async fn wait_for_clock(run: &mut Run, index: usize, offset: i64) -> Result<()> {
+    let replica = run.cluster()?.replica(index);
+    wait_until("the clock has jumped", HEAL_DEADLINE, || async {
+        let log = replica.log_tail();
+        let shown = log.lines().rev().find_map(time_of_day).context("no line with a time")?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        let wanted = i64::try_from(now.as_secs())? + offset;
+        let distance = (shown - wanted).rem_euclid(DAY);
+        let distance = distance.min(DAY - distance);
+        ensure!(distance <= TOLERANCE, "it is {distance} s from where it should be");
+        Ok(())
+    })
+    .await
+}
+
+/// Seconds since midnight, of a line of a log: `2026-11-22T08:49:37.453301Z  INFO …`.
+fn time_of_day(line: &str) -> Option<i64> {
+    let (time, _) = line.split_once('T')?.1.split_once('.')?;
+    let mut seconds = 0;
+    for part in time.split(':') {
+        seconds = seconds * 60 + part.parse::<i64>().ok()?;
+    }
+    Some(seconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_of_a_log_line_is_read() {
+        let line = "2026-11-22T08:49:37.453301Z  INFO tercet::audit: write";
+        assert_eq!(time_of_day(line), Some(8 * 3_600 + 49 * 60 + 37));
+        assert_eq!(time_of_day("yesterday"), None);
+    }
+}

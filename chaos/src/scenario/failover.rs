@@ -1,0 +1,63 @@
+//! How long nobody can write after the leader has died; beside etcd, which has the same job on the same machine.
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::{Length, Needs, Run, Scenario, execute::milliseconds, report::quantiles};
+use crate::{
+    etcd::Etcd,
+    options::ClusterOptions,
+    workload::{Invariant, LoadOptions},
+};
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "failover",
+    rows: &[1],
+    hypothesis: "when the leader dies, writes resume within seconds: not much later than with etcd",
+    fault: "kill -9 of the leader under writes of tags, again and again; in the full form the same is then done to \
+            three members of etcd 3.4",
+    invariants: &[Invariant::I3, Invariant::I5, Invariant::I8],
+    fires: &["kill -9"],
+    floor_per_second: 5.0,
+    needs: Needs::Nothing,
+    body: |run| Box::pin(body(run)),
+};
+
+async fn body(run: &mut Run) -> Result<()> {
+    run.start(ClusterOptions::default()).await?;
+    run.load(LoadOptions { tag_readers: 0, ..LoadOptions::tags(3) }).await?;
+    let kills = run.of(3, 20);
+    for _ in 0..kills {
+        run.work().await?;
+        let leader = run.leader().await?;
+        let rest: Vec<usize> = (0..3).filter(|index| *index != leader).collect();
+        run.kill(leader)?;
+        run.writes_resume(&rest).await?;
+        run.restart_all().await?;
+        run.cluster()?.wait_caught_up(leader, super::run::HEAL_DEADLINE).await?;
+    }
+    run.stop_load().await?;
+    if run.length == Length::Full {
+        let times = beside(run, kills).await?;
+        let times: Vec<u64> = times.into_iter().map(milliseconds).collect();
+        run.figure("etcd 3.4 resumed after", quantiles(&times));
+        run.figure("etcd 3.4 resumed ms", times);
+    }
+    Ok(())
+}
+
+/// The same kills, the same clients, the same waits, with etcd.
+async fn beside(run: &mut Run, kills: usize) -> Result<Vec<Duration>> {
+    let mut etcd = Etcd::start().await?;
+    let mut times = Vec::new();
+    for _ in 0..kills {
+        let writes = etcd.write_for_a_while().await?;
+        let took = etcd.fail_over().await?;
+        run.faults.note(&format!("etcd: {writes} writes, then a write again after {took:?}"));
+        times.push(took);
+        etcd.restart().await?;
+    }
+    etcd.stop()?;
+    Ok(times)
+}
