@@ -16,7 +16,8 @@ pub fn frame(data: &[u8]) -> Verdict {
         && let Some(id) = IDS.get(usize::from(*choice) % IDS.len())
     {
         taken |= message(&seal(*id, 1, payload));
-        let newer = seal(*id, 2, payload);
+        taken |= message(&seal(*id, 2, payload));
+        let newer = seal(*id, 3, payload);
         assert!(raft::requests(&newer).is_empty() && raft::answers(&newer).is_empty());
     }
     for body in http::bodies(data) {

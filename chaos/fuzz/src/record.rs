@@ -1,15 +1,16 @@
 //! Records of the disk: the tables of the state, and the Raft log with its commands.
 
 use tercet_storage::{
-    AwaitedBlobRecord, BlobLinkRecord, BlobRecord, CodecError, ImmutableTagsRecord,
-    ManifestLinkRecord, ManifestRecord, MemberRecord, ReferrerRecord, RepositoryRecord, TagRecord,
-    TokenKeysRecord, codec, schemas,
+    AwaitedBlobRecord, BlobLinkRecord, BlobRecord, CodecError, CollectionHoldsRecord,
+    FeatureLevelRecord, ImmutableTagsRecord, ManifestLinkRecord, ManifestRecord, MemberRecord,
+    PullRecord, ReferrerRecord, RepositoryRecord, RetentionRecord, TagRecord, TokenKeysRecord,
+    codec, schemas,
 };
 
 use crate::{Verdict, check_error, seal::seal};
 
 /// Schema ids of the tables, and of the Raft log. Only appended: the corpus chooses by position.
-const IDS: [u16; 16] = [1, 2, 3, 4, 5, 6, 7, 8, 101, 102, 103, 104, 105, 9, 10, 11];
+const IDS: [u16; 20] = [1, 2, 3, 4, 5, 6, 7, 8, 101, 102, 103, 104, 105, 9, 10, 11, 12, 13, 14, 15];
 
 /// Input: a record with its envelope; or one byte that chooses a schema, and then a payload.
 pub fn record(data: &[u8]) -> Verdict {
@@ -18,8 +19,9 @@ pub fn record(data: &[u8]) -> Verdict {
         && let Some(id) = IDS.get(usize::from(*choice) % IDS.len())
     {
         taken |= envelope(&seal(*id, 1, payload));
+        taken |= envelope(&seal(*id, 2, payload));
         // From a newer program: refused, never read as if it were of this one.
-        let newer = seal(*id, 2, payload);
+        let newer = seal(*id, 3, payload);
         assert_eq!(tables(&newer) + tercet_raft::fuzzing::records(&newer).len(), 0);
     }
     Verdict::any([taken])
@@ -69,6 +71,10 @@ fn tables(bytes: &[u8]) -> usize {
         TOKEN_KEYS => TokenKeysRecord,
         IMMUTABLE_TAGS => ImmutableTagsRecord,
         AWAITED_BLOB => AwaitedBlobRecord,
+        PULL => PullRecord,
+        RETENTION => RetentionRecord,
+        FEATURE_LEVEL => FeatureLevelRecord,
+        COLLECTION_HOLDS => CollectionHoldsRecord,
     }
 }
 

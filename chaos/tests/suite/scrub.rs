@@ -70,11 +70,13 @@ async fn a_blob_that_is_rotten_everywhere_is_a_loss_that_names_its_images() -> R
         cluster.wait_held(index, &victim.digest, DEADLINE).await?;
         rot(&cluster, index, &victim.digest, 5)?;
     }
-    for index in 0..3 {
-        // The last one finds that nobody has it; the others learn it from repair.
-        let config = cluster.replica(index).config.display().to_string();
-        let arguments = ["scrub", "--now", "--wait", "--config", &config];
-        cluster.command().run_to_fail(&arguments).await?;
+    // The first one finds it, and finds the others' copies wrong by asking for them.
+    let config = cluster.replica(0).config.display().to_string();
+    let arguments = ["scrub", "--now", "--wait", "--config", &config];
+    cluster.command().run_to_fail(&arguments).await?;
+    for index in 1..3 {
+        // Succeeds where the wrong copy was met before.
+        let _ = cluster.operate(index, &["scrub", "--now", "--wait"]).await;
     }
     wait_until("the loss is counted", DEADLINE, || async {
         let lost = metric(&cluster, 2, "tercet_unrecoverable_blobs").await?;

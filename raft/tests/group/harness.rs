@@ -228,18 +228,24 @@ async fn try_start_replica(
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let (progress, _) = watch::channel(String::new());
     let invited = network.invitations(i);
-    let identity = bootstrap(BootstrapOptions {
-        data: &data,
-        own_name: &name,
-        kind: spec.kind,
-        initial_members: &initial_members,
-        transport: &transport,
-        clock: &clock,
-        progress: &progress,
-        invited: &invited,
+    // What ran on a disk that was wiped may hold the databases a moment longer.
+    let identity = until("the databases are free to be made", || async {
+        let options = BootstrapOptions {
+            data: &data,
+            own_name: &name,
+            kind: spec.kind,
+            initial_members: &initial_members,
+            transport: &transport,
+            clock: &clock,
+            progress: &progress,
+            invited: &invited,
+        };
+        match bootstrap(options).await {
+            Err(RaftError::Storage(StorageError::Locked { .. })) => None,
+            identity => Some(identity),
+        }
     })
-    .await
-    .unwrap();
+    .await?;
     network.names.lock().unwrap().insert(i, Some(identity.clone()));
     // A snapshot that was being taken may hold the databases a moment longer than the replica ran.
     let consensus = until("the databases are free", || async {
