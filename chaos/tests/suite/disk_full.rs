@@ -418,6 +418,12 @@ async fn a_start_on_a_full_disk_loses_nothing() -> Result<()> {
     }
 
     // With the reserve a full disk is no reason not to start.
+    let reserve = cluster.replica(full).data_dir.join("reserve");
+    wait_until("the reserve is made again", DEADLINE, || async {
+        ensure!(reserve.exists(), "it is not");
+        Ok(())
+    })
+    .await?;
     cluster.kill9(full)?;
     cluster.volume(full)?.fill(0)?;
     cluster.restart(full)?;
