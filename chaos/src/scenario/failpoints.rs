@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use rand::{RngExt as _, seq::SliceRandom as _};
 
 use super::{Needs, Run, Scenario};
 use crate::{
     launch::Launch,
     options::ClusterOptions,
-    wait::wait_until,
     workload::{Invariant, LoadOptions},
 };
 
@@ -18,8 +17,8 @@ pub(super) const SCENARIO: Scenario = Scenario {
     rows: &[10],
     hypothesis: "a replica may die at any step between the first byte and the answer: what was acknowledged is \
                  there, what was not is whole or not there, and the replica starts again on what it left",
-    fault: "the process aborts at a step of the blob store, the push, the Raft log, the state machine, a snapshot or \
-            a membership change, then a restart; again and again, at other steps",
+    fault: "the process aborts at a step of the blob store, the push, the Raft log or the state machine, then a restart; \
+            again and again, at other steps",
     invariants: &[
         Invariant::I1,
         Invariant::I2,
@@ -61,8 +60,6 @@ const COMMANDS: &[&str] = &[
 ];
 /// A vote is written in an election only.
 const VOTE: &str = "raft_log.vote_written";
-/// On the leader, when a replica comes back without its disk.
-const MEMBERSHIP: &[&str] = &["membership.before_change", "membership.after_change"];
 /// In every build that has them.
 const MARK: &[u8] = b" reached: aborting";
 /// How long a step may take to be reached.
@@ -78,23 +75,16 @@ async fn body(run: &mut Run) -> Result<()> {
     drop(program);
     let layer_max = run.of(128 << 10, 8 << 20);
     run.load(LoadOptions::images_and_tags(3, layer_max)).await?;
-    let mut steps: Vec<&str> = [BLOBS, PUSHES, COMMANDS, &[VOTE], MEMBERSHIP].concat();
+    let mut steps: Vec<&str> = [BLOBS, PUSHES, COMMANDS, &[VOTE]].concat();
     steps.shuffle(&mut run.random);
     let rounds = run.of(5, 4 * steps.len());
     let chosen: Vec<&str> = steps.iter().copied().cycle().take(rounds).collect();
     for step in chosen {
-        if MEMBERSHIP.contains(&step) {
-            // A disk is lost besides: without the leader there may be no majority.
-            die_changing_members(run, step).await?;
-            run.restart_all().await?;
-            run.writes_resume(&[0, 1, 2]).await?;
-        } else {
-            let victim = die_working(run, step).await?;
-            let standing: Vec<usize> = (0..3).filter(|index| *index != victim).collect();
-            run.writes_resume(&standing).await?;
-            run.cluster()?.set_launch(victim, Launch::default());
-            run.restart_all().await?;
-        }
+        let victim = die_working(run, step).await?;
+        let standing: Vec<usize> = (0..3).filter(|index| *index != victim).collect();
+        run.writes_resume(&standing).await?;
+        run.cluster()?.set_launch(victim, Launch::default());
+        run.restart_all().await?;
     }
     Ok(())
 }
@@ -103,52 +93,28 @@ async fn body(run: &mut Run) -> Result<()> {
 async fn die_working(run: &mut Run, step: &str) -> Result<usize> {
     let victim = run.choose(&[0, 1, 2])?;
     let occurrence = run.random.random_range(1..=20);
-    run.cluster()?.kill9(victim)?;
-    arm(run, victim, step, if step == VOTE { 1 } else { occurrence })?;
-    // It may die before it is ready.
     if step == VOTE {
-        // Only an election makes it vote: the leader has to go, unless that was it.
-        let cluster = &*run.cluster()?;
-        let leader = wait_until("the others name a leader", REACHED_MAX, || async {
-            let name = cluster.status((victim + 1) % 3).await?.leader.context("no leader")?;
-            (0..3).find(|index| cluster.replica(*index).name == name).context("a stranger leads")
-        })
-        .await?;
-        if leader != victim {
-            run.cluster()?.kill9(leader)?;
-            wait_dead(run, victim, step).await?;
-            run.cluster()?.restart(leader)?;
-            return Ok(victim);
-        }
+        return die_voting(run).await;
     }
+    run.cluster()?.kill9(victim)?;
+    arm(run, victim, step, occurrence)?;
+    // It may die before it is ready.
     wait_dead(run, victim, step).await?;
     Ok(victim)
 }
 
-/// Lets the leader die in the middle of the change that gives a wiped replica its place back.
-async fn die_changing_members(run: &mut Run, step: &str) -> Result<()> {
-    for index in 0..3 {
-        // Whoever leads then is armed. The change is the first one after the start.
-        run.cluster()?.kill9(index)?;
-        arm(run, index, step, 1)?;
-        run.cluster()?.wait_ready(REACHED_MAX).await?;
-    }
+/// Lets a follower die when it votes for the successor of a leader that is gone. A leader that comes back in
+/// time leads on without a vote, so it is no victim.
+async fn die_voting(run: &mut Run) -> Result<usize> {
     let leader = run.leader().await?;
-    let wiped = (leader + 1) % 3;
-    run.cluster()?.kill9(wiped)?;
-    run.cluster()?.wipe(wiped)?;
-    run.cluster()?.set_launch(wiped, Launch::default());
-    run.cluster()?.restart(wiped)?;
-    wait_dead(run, leader, step).await?;
-    // The next leader goes on with the change, and must not die of it too.
-    let other = 3 - leader - wiped;
-    run.cluster()?.set_launch(other, Launch::default());
-    if run.cluster()?.is_running(other) {
-        run.cluster()?.kill9(other)?;
-    }
-    run.cluster()?.restart(other)?;
-    run.cluster()?.set_launch(leader, Launch::default());
-    Ok(())
+    let victim = (leader + 1) % 3;
+    run.cluster()?.kill9(victim)?;
+    arm(run, victim, VOTE, 1)?;
+    // Not needed for it to be ready: it may meet a new term, and die of that, at once.
+    run.cluster()?.kill9(leader)?;
+    wait_dead(run, victim, VOTE).await?;
+    run.cluster()?.restart(leader)?;
+    Ok(victim)
 }
 
 fn arm(run: &mut Run, index: usize, step: &str, occurrence: u32) -> Result<()> {
