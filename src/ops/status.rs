@@ -63,7 +63,7 @@ pub struct MemberStatus {
     pub applied: Option<u64>,
     /// Entries it has still to apply.
     pub lag: Option<u64>,
-    /// Blobs it should hold and does not.
+    /// Blobs it should hold and does not; nothing before it has compared its disk with the catalogue.
     pub missing_blobs: Option<u64>,
     /// Bytes in use on the disk of its data directory.
     pub disk_used: Option<u64>,
@@ -238,7 +238,7 @@ fn member_status(member: &Member, answer: Option<&PeerStatus>, newest: u64) -> M
         term: answer.map(|answer| answer.term),
         applied: answer.map(|answer| answer.applied),
         lag: answer.map(|answer| newest.saturating_sub(answer.applied)),
-        missing_blobs: answer.map(|answer| answer.missing_blobs),
+        missing_blobs: answer.and_then(PeerStatus::missing_blobs),
         disk_used: answer.map(|answer| answer.disk_used),
         disk_total: answer.map(|answer| answer.disk_total),
         kind: member.kind.name().to_owned(),
@@ -333,5 +333,19 @@ mod tests {
         };
         let status = member_status(&member(), Some(&answer), 9);
         assert_eq!((status.applied, status.lag, status.missing_blobs), (Some(6), Some(3), Some(2)));
+    }
+
+    #[test]
+    fn a_replica_that_has_not_looked_at_its_disk_does_not_say_that_nothing_is_missing() {
+        let answer = |feature_level, compared_applied| PeerStatus {
+            feature_level,
+            compared_applied,
+            ..PeerStatus::default()
+        };
+        let missing = |answer| member_status(&member(), Some(&answer), 9).missing_blobs;
+        assert_eq!(missing(answer(2, 0)), None);
+        assert_eq!(missing(answer(2, 5)), Some(0));
+        // It has no word for it.
+        assert_eq!(missing(answer(1, 0)), Some(0));
     }
 }

@@ -155,7 +155,8 @@ pub struct PeerStatus {
     pub term: u64,
     /// Index of the last entry it applied.
     pub applied: u64,
-    /// Blobs it should hold and does not.
+    /// Blobs it should hold and is not known to hold; of meaning once it has compared its disk with the
+    /// catalogue, see [`PeerStatus::missing_blobs`].
     pub missing_blobs: u64,
     /// Bytes in use on the disk of its data directory.
     pub disk_used: u64,
@@ -195,6 +196,15 @@ pub struct PeerStatus {
     /// What its garbage collection did.
     #[serde(default)]
     pub gc: GcStatus,
+}
+
+impl PeerStatus {
+    /// Blobs it should hold and does not, if it knows: it does once it has compared its disk with the
+    /// catalogue. Versions of feature level 1 do not say whether they have.
+    #[must_use]
+    pub fn missing_blobs(&self) -> Option<u64> {
+        (self.compared_applied > 0 || self.feature_level < 2).then_some(self.missing_blobs)
+    }
 }
 
 fn first_level() -> u32 {

@@ -117,8 +117,7 @@ async fn body(run: &mut Run) -> Result<()> {
             let after = run.cluster()?.status(victim).await?.node_id;
             ensure!(Some(after) != before, "the old id {after} came back on an empty disk");
         }
-        let cluster = run.cluster()?;
-        cluster.wait_caught_up(victim, HEAL_DEADLINE).await?;
+        run.whole_again(victim).await?;
     }
     Ok(())
 }

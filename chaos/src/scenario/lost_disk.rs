@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 
-use super::{Needs, Run, Scenario, run::HEAL_DEADLINE};
+use super::{Needs, Run, Scenario};
 use crate::{
     options::ClusterOptions,
     workload::{Invariant, LoadOptions},
@@ -36,9 +36,8 @@ async fn body(run: &mut Run) -> Result<()> {
         let standing: Vec<usize> = (0..3).filter(|index| *index != victim).collect();
         run.writes_resume(&standing).await?;
         run.restart_all().await?;
-        let cluster = run.cluster()?;
-        cluster.wait_caught_up(victim, HEAL_DEADLINE).await?;
-        let status = cluster.status(victim).await?;
+        run.whole_again(victim).await?;
+        let status = run.cluster()?.status(victim).await?;
         ensure!(status.node_id != before, "the old id {before} came back");
         ensure!(
             status.members.iter().all(|member| member.node_id != before),

@@ -4,7 +4,7 @@ use std::fs;
 
 use anyhow::{Result, ensure};
 
-use super::{Needs, Run, Scenario, run::HEAL_DEADLINE};
+use super::{Needs, Run, Scenario};
 use crate::{
     options::ClusterOptions,
     workload::{Invariant, LoadOptions},
@@ -36,7 +36,7 @@ async fn body(run: &mut Run) -> Result<()> {
         run.faults.injected("blobs lost", &format!("replica {victim}"));
         // Ready, and asked by the load, long before it is full again.
         run.restart_all().await?;
-        run.cluster()?.wait_caught_up(victim, HEAL_DEADLINE).await?;
+        run.whole_again(victim).await?;
         let after = run.cluster()?.status(victim).await?.node_id;
         ensure!(after == before, "the loss of blobs alone has cost replica {victim} its id");
 
@@ -51,7 +51,7 @@ async fn body(run: &mut Run) -> Result<()> {
         fs::remove_file(replica.data_dir.join("identity.json"))?;
         run.faults.injected("metadata lost", &format!("replica {victim}"));
         run.restart_all().await?;
-        run.cluster()?.wait_caught_up(victim, HEAL_DEADLINE).await?;
+        run.whole_again(victim).await?;
         let after = run.cluster()?.status(victim).await?.node_id;
         ensure!(after != before, "the old id {before} came back without its log");
     }

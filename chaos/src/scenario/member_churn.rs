@@ -99,6 +99,6 @@ async fn come_back(run: &mut Run, index: usize) -> Result<()> {
     run.members.push(index);
     run.members.sort_unstable();
     run.restart_all().await?;
-    run.cluster()?.wait_caught_up(index, HEAL_DEADLINE).await?;
+    run.whole_again(index).await?;
     run.retarget()
 }

@@ -39,7 +39,7 @@ async fn body(run: &mut Run) -> Result<()> {
         copy(&data_dir, &old)?;
         run.cluster()?.wipe(victim)?;
         run.restart_all().await?;
-        run.cluster()?.wait_caught_up(victim, HEAL_DEADLINE).await?;
+        run.whole_again(victim).await?;
         let new_id = run.cluster()?.status(victim).await?.node_id;
 
         // The identity alone: there is no log that goes with it.
@@ -75,7 +75,7 @@ async fn body(run: &mut Run) -> Result<()> {
         run.kill(victim)?;
         run.cluster()?.wipe(victim)?;
         run.restart_all().await?;
-        run.cluster()?.wait_caught_up(victim, HEAL_DEADLINE).await?;
+        run.whole_again(victim).await?;
         fs::remove_dir_all(&old)?;
     }
     Ok(())

@@ -249,6 +249,18 @@ impl Run {
         self.cluster()?.wait_ready(HEAL_DEADLINE).await
     }
 
+    /// Waits until a replica has caught up and holds every blob that is kept by now. Before that, damage to
+    /// another one could hit the last copy.
+    pub(crate) async fn whole_again(&mut self, index: usize) -> Result<()> {
+        let blobs = if self.full_copies { self.ledger.kept_blobs() } else { BTreeSet::new() };
+        let cluster = self.cluster()?;
+        cluster.wait_caught_up(index, HEAL_DEADLINE).await?;
+        for digest in &blobs {
+            cluster.wait_held(index, digest, HEAL_DEADLINE).await?;
+        }
+        Ok(())
+    }
+
     /// Which replica leads.
     pub(crate) async fn leader(&mut self) -> Result<usize> {
         let cluster = self.cluster()?;

@@ -52,7 +52,7 @@ pub(super) async fn run(args: AddArgs) -> Result<(), Failure> {
             return Some(format!("{name} catches up"));
         }
         match member.missing_blobs {
-            None => Some(format!("{name} does not answer")),
+            None => Some(format!("{name} has not compared its disk with the catalogue yet")),
             Some(0) => None,
             Some(missing) => Some(format!("{name} fetches {missing} blobs")),
         }

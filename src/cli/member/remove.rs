@@ -135,10 +135,11 @@ fn copies_missing(status: &Status, leaving: &str, since: u64) -> Option<String> 
             if member.compared_applied.unwrap_or_default() < since {
                 return Some(format!("{name} compares its disk with the catalogue"));
             }
-            match member.missing_blobs.unwrap_or_default() {
-                0 => None,
-                1 => Some(format!("{name} misses 1 blob")),
-                missing => Some(format!("{name} misses {missing} blobs")),
+            match member.missing_blobs {
+                None => Some(format!("{name} compares its disk with the catalogue")),
+                Some(0) => None,
+                Some(1) => Some(format!("{name} misses 1 blob")),
+                Some(missing) => Some(format!("{name} misses {missing} blobs")),
             }
         })
         .collect();

@@ -27,7 +27,7 @@ const PAGE: usize = 2_048;
 /// What the members on which blobs are placed say.
 #[derive(Debug)]
 pub(super) struct Census {
-    /// Those that do not answer.
+    /// Those that do not answer, or cannot say yet.
     pub(super) silent: Vec<NodeId>,
     /// The sum of what the others miss.
     pub(super) missing: u64,
@@ -38,14 +38,17 @@ pub(super) async fn take(shared: &Shared, members: &[Peer]) -> Census {
     let own = shared.directory.own();
     let client = &shared.fetcher.parts.peers;
     let asked = members.iter().filter(|member| is_candidate(member) && member.node_id != own);
-    let answers = asked.map(|member| async move {
-        (member.node_id, client.status(member, ANSWER).await.map(|status| status.missing_blobs))
-    });
-    let missing = shared.backlog().totals(Instant::now()).missing as u64;
+    let answers =
+        asked.map(|member| async move { (member.node_id, client.status(member, ANSWER).await) });
+    let missing = shared.totals().missing as u64;
     let mut census = Census { silent: Vec::new(), missing };
     for (node_id, answer) in join_all(answers).await {
         match answer {
-            Ok(missing) => census.missing = census.missing.saturating_add(missing),
+            // Who has not looked at its disk yet cannot be counted on.
+            Ok(status) => match status.missing_blobs() {
+                Some(missing) => census.missing = census.missing.saturating_add(missing),
+                None => census.silent.push(node_id),
+            },
             Err(_) => census.silent.push(node_id),
         }
     }

@@ -35,8 +35,11 @@ pub(super) async fn run(shared: &Shared) {
         if moved || rescan || wants_more || shared.compare_at() <= Instant::now() {
             shared.comparing(Instant::now() + COMPARE_EVERY);
             if compare(shared, &members).await {
+                // Before there are members nothing belongs here, so nothing was compared.
+                if !members.is_empty() {
+                    shared.metrics.repair_compared_applied.set(gauge(applied));
+                }
                 compared_with = members;
-                shared.metrics.repair_compared_applied.set(gauge(applied));
             }
             tokio::time::sleep(COMPARE_PAUSE).await;
         }
@@ -75,9 +78,8 @@ async fn compare(shared: &Shared, members: &[Peer]) -> bool {
         let Some((last, _)) = page.last() else { break true };
         after = Some(last.clone());
         compared += page.len() as u64;
-        if !shared.look_for(members, page).await {
-            break false;
-        }
+        let Some(missing) = shared.look_for(members, page).await else { break false };
+        shared.note_missing(missing);
     };
     shared.backlog().end_comparison();
     shared.show();

@@ -12,32 +12,50 @@ use super::shared::Shared;
 
 /// A committed blob is usually being published here at that very moment, by the push itself.
 const GRACE: Duration = Duration::from_secs(1);
-/// Blobs in their grace period; more are left to the next comparison.
+/// Blobs in their grace period; more are fetched without one.
 const GRACE_MAX: usize = 8_192;
+/// Blobs looked for at a time.
+const TOLD_MAX: usize = 2_048;
 
 pub(super) async fn run(shared: &Shared, mut committed: mpsc::Receiver<(Digest, u64)>) {
     // In the order of their commit.
     let mut in_grace: VecDeque<(Instant, Digest, u64)> = VecDeque::new();
+    let mut told = Vec::new();
     let mut is_open = true;
     loop {
         tokio::select! {
-            commit = committed.recv(), if is_open => match commit {
-                Some((digest, size)) if in_grace.len() < GRACE_MAX => {
-                    in_grace.push_back((Instant::now() + GRACE, digest, size));
-                }
-                // The comparison finds it.
-                Some(_) => shared.compare_by(Instant::now() + GRACE),
-                None => is_open = false,
-            },
+            received = committed.recv_many(&mut told, TOLD_MAX), if is_open => is_open = received > 0,
             () = tokio::time::sleep(TICK) => {}
+        }
+        if !told.is_empty() {
+            shared.arriving(in_grace.len() + told.len());
+            // Most are here: the push publishes a blob before it is committed.
+            let told = std::mem::take(&mut told);
+            match shared.look_for(&shared.directory.members(), told).await {
+                Some(missing) => {
+                    let due = Instant::now() + GRACE;
+                    for (digest, size) in missing {
+                        if in_grace.len() < GRACE_MAX {
+                            in_grace.push_back((due, digest, size));
+                        } else {
+                            shared.note_missing(vec![(digest, size)]);
+                        }
+                    }
+                }
+                None => shared.compare_by(Instant::now() + GRACE),
+            }
         }
         let now = Instant::now();
         let mut due = Vec::new();
         while in_grace.front().is_some_and(|(due, ..)| *due <= now) {
             due.extend(in_grace.pop_front().map(|(_, digest, size)| (digest, size)));
         }
-        if !due.is_empty() && !shared.look_for(&shared.directory.members(), due).await {
-            shared.compare_by(now + GRACE);
+        if !due.is_empty() {
+            match shared.look_for(&shared.directory.members(), due).await {
+                Some(missing) => shared.note_missing(missing),
+                None => shared.compare_by(now + GRACE),
+            }
         }
+        shared.arriving(in_grace.len());
     }
 }

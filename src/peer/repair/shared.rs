@@ -1,7 +1,7 @@
 //! What the parts of repair share.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tercet_storage::{BlobStore, Clock, Digest};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::backlog::Backlog;
+use super::backlog::{Backlog, Totals};
 use super::{Budget, Catalogue, RepairParts};
 use crate::loss::Losses;
 use crate::ops::Metrics;
@@ -36,6 +36,8 @@ pub(super) struct Shared {
     backlog: Mutex<Backlog>,
     surplus: Mutex<BTreeMap<Digest, u64>>,
     compare_at: Mutex<Instant>,
+    /// Blobs that the log has just told of and that are not here, or not looked for yet.
+    arriving: AtomicUsize,
     /// Blobs in the catalogue when it was last compared.
     pub(super) catalogued: AtomicU64,
 }
@@ -57,6 +59,7 @@ impl Shared {
             backlog: Mutex::default(),
             surplus: Mutex::default(),
             compare_at: Mutex::new(Instant::now()),
+            arriving: AtomicUsize::new(0),
             catalogued: AtomicU64::new(0),
         };
         (shared, parts.committed)
@@ -67,17 +70,22 @@ impl Shared {
         is_placed_on(members, self.replication_factor, &placement_key(digest), self.directory.own())
     }
 
-    /// Looks for `blobs` on the disk and notes those that belong here and are not, and those that are
-    /// here and belong elsewhere. Returns whether it could look.
-    pub(super) async fn look_for(&self, members: &[Peer], blobs: Vec<(Digest, u64)>) -> bool {
+    /// Looks for `blobs` on the disk, and notes those that are here and belong elsewhere. Returns those
+    /// that belong here and are not, or `None` if it could not look.
+    pub(super) async fn look_for(
+        &self,
+        members: &[Peer],
+        blobs: Vec<(Digest, u64)>,
+    ) -> Option<Vec<(Digest, u64)>> {
         let digests = blobs.iter().map(|(digest, _)| digest.clone()).collect();
         let found = match self.blobs.sizes_of(digests).await {
             Ok(found) => found,
             Err(error) => {
                 tracing::error!(%error, "cannot look for blobs");
-                return false;
+                return None;
             }
         };
+        let mut missing = Vec::new();
         for ((digest, size), found) in blobs.into_iter().zip(found) {
             let belongs_here = self.belongs_here(members, &digest);
             match found {
@@ -99,11 +107,18 @@ impl Shared {
                 None => {}
             }
             if belongs_here {
-                self.backlog().note(digest, size, Instant::now());
+                missing.push((digest, size));
             }
         }
+        Some(missing)
+    }
+
+    /// Has these fetched.
+    pub(super) fn note_missing(&self, missing: Vec<(Digest, u64)>) {
+        for (digest, size) in missing {
+            self.backlog().note(digest, size, Instant::now());
+        }
         self.show();
-        true
     }
 
     fn note_surplus(&self, digest: Digest, size: u64) {
@@ -144,9 +159,23 @@ impl Shared {
         *self.compare_at.lock().unwrap_or_else(PoisonError::into_inner) = next;
     }
 
+    /// How many blobs the log has just told of are not known to be here.
+    pub(super) fn arriving(&self, count: usize) {
+        self.arriving.store(count, Ordering::Relaxed);
+        self.show();
+    }
+
+    /// How it stands. What has been told of and is not here counts from the start: a replica that has
+    /// applied the log must not look whole before it is.
+    pub(super) fn totals(&self) -> Totals {
+        let mut totals = self.backlog().totals(Instant::now());
+        totals.missing += self.arriving.load(Ordering::Relaxed);
+        totals
+    }
+
     /// Brings the gauges up to date.
     pub(super) fn show(&self) {
-        let totals = self.backlog().totals(Instant::now());
+        let totals = self.totals();
         self.metrics.missing_blobs.set(gauge(totals.missing as u64));
         self.metrics.oldest_missing_seconds.set(gauge(totals.oldest.as_secs()));
     }
