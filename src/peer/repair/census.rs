@@ -40,7 +40,7 @@ pub(super) async fn take(shared: &Shared, members: &[Peer]) -> Census {
     let asked = members.iter().filter(|member| is_candidate(member) && member.node_id != own);
     let answers =
         asked.map(|member| async move { (member.node_id, client.status(member, ANSWER).await) });
-    let missing = shared.totals().missing as u64;
+    let missing = shared.backlog().totals(Instant::now()).missing as u64;
     let mut census = Census { silent: Vec::new(), missing };
     for (node_id, answer) in join_all(answers).await {
         match answer {

@@ -10,10 +10,9 @@ use tokio::time::Instant;
 use super::TICK;
 use super::shared::Shared;
 
-/// A committed blob is usually being published here at that very moment, by the push itself.
+/// A blob that has just been committed is usually being published here at that very moment, by the push
+/// itself.
 const GRACE: Duration = Duration::from_secs(1);
-/// Blobs in their grace period; more are fetched without one.
-const GRACE_MAX: usize = 8_192;
 /// Blobs looked for at a time.
 const TOLD_MAX: usize = 2_048;
 
@@ -28,19 +27,14 @@ pub(super) async fn run(shared: &Shared, mut committed: mpsc::Receiver<(Digest, 
             () = tokio::time::sleep(TICK) => {}
         }
         if !told.is_empty() {
-            shared.arriving(in_grace.len() + told.len());
             // Most are here: the push publishes a blob before it is committed.
             let told = std::mem::take(&mut told);
             match shared.look_for(&shared.directory.members(), told).await {
                 Some(missing) => {
+                    let (young, old) = missing.into_iter().partition(|blob| is_young(shared, blob));
+                    shared.note_missing(old);
                     let due = Instant::now() + GRACE;
-                    for (digest, size) in missing {
-                        if in_grace.len() < GRACE_MAX {
-                            in_grace.push_back((due, digest, size));
-                        } else {
-                            shared.note_missing(vec![(digest, size)]);
-                        }
-                    }
+                    in_grace.extend(young.into_iter().map(|(digest, size)| (due, digest, size)));
                 }
                 None => shared.compare_by(Instant::now() + GRACE),
             }
@@ -56,6 +50,14 @@ pub(super) async fn run(shared: &Shared, mut committed: mpsc::Receiver<(Digest, 
                 None => shared.compare_by(now + GRACE),
             }
         }
-        shared.arriving(in_grace.len());
     }
+}
+
+/// Whether a push may still bring the blob. A replica that catches up hears of blobs that are older: those
+/// are missing from that moment on, or it would look whole before it is.
+fn is_young(shared: &Shared, (digest, _): &(Digest, u64)) -> bool {
+    let newest_old =
+        shared.clock.now_ms().saturating_sub(u64::try_from(GRACE.as_millis()).unwrap_or(u64::MAX));
+    // Gone again, or not to be read: the second look tells.
+    !matches!(shared.catalogue.committed_ms(digest), Ok(Some(committed)) if committed < newest_old)
 }

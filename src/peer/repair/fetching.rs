@@ -72,7 +72,7 @@ async fn settle(shared: &Shared, digest: &Digest, size: u64, result: Result<Kept
         Err(error @ FetchError::Nowhere { .. }) => (Setback::Nowhere, Some(error)),
         Err(error) => (Setback::Failed, Some(error)),
     };
-    if matches!(shared.catalogue.knows(digest), Ok(false)) {
+    if matches!(shared.catalogue.committed_ms(digest), Ok(None)) {
         shared.backlog().done(digest);
         shared.losses.recovered(digest);
         return;

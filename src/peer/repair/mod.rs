@@ -5,7 +5,8 @@
 //! What does not fit there, and what went missing otherwise, is found by comparing the catalogue with
 //! the disk (`compare`). Both fill the `backlog`; `fetching` empties it.
 
-mod backlog;
+#[doc(hidden)]
+pub mod backlog;
 mod budget;
 mod census;
 mod compare;
@@ -40,11 +41,12 @@ pub trait Catalogue: Send + Sync + 'static {
     /// When it cannot be read, with the reason.
     fn page(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<(Digest, u64)>, String>;
 
-    /// Whether the group still knows a blob.
+    /// When a blob was committed, in milliseconds since 1970 by the clock of the leader of then, if the
+    /// group still knows it.
     ///
     /// # Errors
     /// When it cannot be read, with the reason.
-    fn knows(&self, digest: &Digest) -> Result<bool, String>;
+    fn committed_ms(&self, digest: &Digest) -> Result<Option<u64>, String>;
 
     /// Whether committed blobs were lost on their way into the queue since the last question.
     fn take_rescan(&self) -> bool;
@@ -63,9 +65,9 @@ impl Catalogue for Consensus {
         Ok(page.into_iter().map(|(digest, record)| (digest, record.size)).collect())
     }
 
-    fn knows(&self, digest: &Digest) -> Result<bool, String> {
+    fn committed_ms(&self, digest: &Digest) -> Result<Option<u64>, String> {
         let found = self.read(|meta| meta.blob(digest)).map_err(|error| error.to_string())?;
-        Ok(found.map_err(|error| error.to_string())?.is_some())
+        Ok(found.map_err(|error| error.to_string())?.map(|record| record.committed_ms))
     }
 
     fn take_rescan(&self) -> bool {

@@ -1,7 +1,7 @@
 //! What the parts of repair share.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tercet_storage::{BlobStore, Clock, Digest};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::backlog::{Backlog, Totals};
+use super::backlog::Backlog;
 use super::{Budget, Catalogue, RepairParts};
 use crate::loss::Losses;
 use crate::ops::Metrics;
@@ -36,8 +36,6 @@ pub(super) struct Shared {
     backlog: Mutex<Backlog>,
     surplus: Mutex<BTreeMap<Digest, u64>>,
     compare_at: Mutex<Instant>,
-    /// Blobs that the log has just told of and that are not here, or not looked for yet.
-    arriving: AtomicUsize,
     /// Blobs in the catalogue when it was last compared.
     pub(super) catalogued: AtomicU64,
 }
@@ -59,7 +57,6 @@ impl Shared {
             backlog: Mutex::default(),
             surplus: Mutex::default(),
             compare_at: Mutex::new(Instant::now()),
-            arriving: AtomicUsize::new(0),
             catalogued: AtomicU64::new(0),
         };
         (shared, parts.committed)
@@ -159,23 +156,9 @@ impl Shared {
         *self.compare_at.lock().unwrap_or_else(PoisonError::into_inner) = next;
     }
 
-    /// How many blobs the log has just told of are not known to be here.
-    pub(super) fn arriving(&self, count: usize) {
-        self.arriving.store(count, Ordering::Relaxed);
-        self.show();
-    }
-
-    /// How it stands. What has been told of and is not here counts from the start: a replica that has
-    /// applied the log must not look whole before it is.
-    pub(super) fn totals(&self) -> Totals {
-        let mut totals = self.backlog().totals(Instant::now());
-        totals.missing += self.arriving.load(Ordering::Relaxed);
-        totals
-    }
-
     /// Brings the gauges up to date.
     pub(super) fn show(&self) {
-        let totals = self.totals();
+        let totals = self.backlog().totals(Instant::now());
         self.metrics.missing_blobs.set(gauge(totals.missing as u64));
         self.metrics.oldest_missing_seconds.set(gauge(totals.oldest.as_secs()));
     }

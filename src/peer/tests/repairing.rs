@@ -34,8 +34,8 @@ impl Catalogue for Listed {
         Ok(blobs)
     }
 
-    fn knows(&self, digest: &Digest) -> Result<bool, String> {
-        Ok(self.blobs.lock().unwrap().iter().any(|(known, _)| known == digest))
+    fn committed_ms(&self, digest: &Digest) -> Result<Option<u64>, String> {
+        Ok(self.blobs.lock().unwrap().iter().any(|(known, _)| known == digest).then_some(0))
     }
 
     fn take_rescan(&self) -> bool {
