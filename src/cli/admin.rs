@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use axum::body::{Body, BodyDataStream};
 use axum::http::{Method, Request, Response, StatusCode, header};
+use clap::Args;
 use futures_util::StreamExt;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tercet_raft::{Hello, Transport};
 
+use super::{ConfigArgs, print};
 use crate::admin::AdminErrorBody;
 use crate::config::{Config, PeerTls};
 use crate::exit::{Exit, Failure, OrExit};
@@ -23,6 +25,51 @@ use crate::peer::{self, Peer, PeerTransport, TlsFiles};
 const HELLO_DEADLINE: Duration = Duration::from_secs(5);
 /// Largest answer that is read into memory.
 const ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// Whom a command asks.
+#[derive(Debug, Args)]
+pub(super) struct Asked {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Peer listener of any replica [default: that of the replica this configuration is for]
+    #[arg(long, value_name = "URL")]
+    peer: Option<String>,
+}
+
+impl Asked {
+    pub(super) async fn connect(&self) -> Result<AdminClient, Failure> {
+        AdminClient::connect(&self.config.load()?, self.peer.as_deref()).await
+    }
+}
+
+/// Whom a command asks, and how it tells the answer.
+#[derive(Debug, Args)]
+pub(super) struct Question {
+    #[command(flatten)]
+    asked: Asked,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Question {
+    pub(super) async fn connect(&self) -> Result<AdminClient, Failure> {
+        self.asked.connect().await
+    }
+
+    pub(super) fn print<T: Serialize>(
+        &self,
+        answer: &T,
+        text: impl FnOnce(&T) -> String,
+    ) -> Result<(), Failure> {
+        if self.json {
+            print::line(&serde_json::to_string(answer).or_exit(Exit::Software)?);
+        } else {
+            print::line(&text(answer));
+        }
+        Ok(())
+    }
+}
 
 /// Speaks to the routes below `/admin` of one replica.
 #[derive(Debug, Clone)]
@@ -35,7 +82,7 @@ pub(super) struct AdminClient {
 impl AdminClient {
     /// Finds out whom it talks to. `peer` is the base URL of a peer listener; without it the replica of
     /// this configuration is asked.
-    pub(super) async fn connect(config: &Config, peer: Option<&str>) -> Result<Self, Failure> {
+    async fn connect(config: &Config, peer: Option<&str>) -> Result<Self, Failure> {
         let address = peer.map_or_else(|| config.peer_address(), ToOwned::to_owned);
         let tls = config.peer.tls.as_ref().map(material).transpose().or_exit(Exit::Config)?;
         let client = peer::Client::new(peer::ClientOptions {

@@ -8,8 +8,8 @@ use clap::Args;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tercet_storage::{Digest, create_dir_durable, remove_dir_durable};
 
-use super::admin::AdminClient;
-use super::{ConfigArgs, print};
+use super::admin::{AdminClient, Asked};
+use super::print;
 use crate::backup::archive::{self, beside};
 use crate::backup::fetch::Sources;
 use crate::backup::manifest::FORMAT_VERSION;
@@ -36,16 +36,12 @@ pub(super) struct BackupArgs {
     /// Also read again what earlier backups have left, and fetch what has rotted
     #[arg(long)]
     verify: bool,
-    /// Peer listener of the replica to ask [default: that of this configuration]
-    #[arg(long, value_name = "URL")]
-    peer: Option<String>,
     #[command(flatten)]
-    config: ConfigArgs,
+    asked: Asked,
 }
 
 pub(super) async fn run(args: BackupArgs) -> Result<(), Failure> {
-    let config = args.config.load()?;
-    let client = AdminClient::connect(&config, args.peer.as_deref()).await?;
+    let client = args.asked.connect().await?;
     let as_file = args.to.extension().is_some_and(|extension| extension == "tar");
     // A file is made of a directory: so a killed run goes on too.
     let place = if as_file { beside(&args.to, "parts") } else { args.to.clone() };

@@ -1,15 +1,13 @@
 //! `tercet gc`: what garbage collection would remove, a round at once, and where it stands.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use clap::{Args, Subcommand};
 use serde::Serialize;
+use tercet_storage::{Clock, SystemClock};
 
-use super::admin::AdminClient;
-use super::{ConfigArgs, print};
+use super::admin::{AdminClient, Question};
 use crate::admin::gc::GcReport;
 use crate::admin::retention::{DryRun, DryRunAsked};
-use crate::exit::{Exit, Failure, OrExit};
+use crate::exit::{Exit, Failure};
 use crate::registry::{Candidate, CandidatePage, Round};
 use crate::text::bytes;
 
@@ -20,7 +18,7 @@ pub(super) struct GcArgs {
     #[command(subcommand)]
     command: Option<GcCommand>,
     #[command(flatten)]
-    asked: Asked,
+    question: Question,
     /// List the blobs that the next round would collect; remove nothing
     #[arg(long, conflicts_with = "now")]
     dry_run: bool,
@@ -32,46 +30,14 @@ pub(super) struct GcArgs {
 #[derive(Debug, Subcommand)]
 enum GcCommand {
     /// Show the last round of the leader and who holds collection off
-    Status(Asked),
-}
-
-/// Whom to ask, and how to answer.
-#[derive(Debug, Args)]
-struct Asked {
-    #[command(flatten)]
-    config: ConfigArgs,
-    /// Peer listener of any replica; default: the one of this configuration
-    #[arg(long, value_name = "URL")]
-    peer: Option<String>,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-}
-
-impl Asked {
-    async fn connect(&self) -> Result<AdminClient, Failure> {
-        AdminClient::connect(&self.config.load()?, self.peer.as_deref()).await
-    }
-
-    fn print<T: Serialize>(
-        &self,
-        answer: &T,
-        text: impl FnOnce(&T) -> String,
-    ) -> Result<(), Failure> {
-        if self.json {
-            print::line(&serde_json::to_string(answer).or_exit(Exit::Software)?);
-        } else {
-            print::line(&text(answer));
-        }
-        Ok(())
-    }
+    Status(Question),
 }
 
 pub(super) async fn run(args: GcArgs) -> Result<(), Failure> {
     match (args.command, args.dry_run, args.now) {
-        (Some(GcCommand::Status(asked)), ..) => status(&asked).await,
-        (None, true, _) => dry_run(&args.asked).await,
-        (None, false, true) => now(&args.asked).await,
+        (Some(GcCommand::Status(question)), ..) => status(&question).await,
+        (None, true, _) => dry_run(&args.question).await,
+        (None, false, true) => now(&args.question).await,
         (None, false, false) => {
             let message =
                 "say what to do: `tercet gc --dry-run`, `tercet gc --now` or `tercet gc status`";
@@ -99,8 +65,8 @@ struct RetentionWouldGo {
     manifests: u64,
 }
 
-async fn dry_run(asked: &Asked) -> Result<(), Failure> {
-    let client = asked.connect().await?;
+async fn dry_run(question: &Question) -> Result<(), Failure> {
+    let client = question.connect().await?;
     let mut all = WouldGo::default();
     let mut path = "/admin/gc/candidates".to_owned();
     loop {
@@ -115,8 +81,8 @@ async fn dry_run(asked: &Asked) -> Result<(), Failure> {
         }
     }
     all.retention = retention(&client).await?;
-    let now_ms = now_ms();
-    asked.print(&all, |all| list(all, now_ms))
+    let now_ms = SystemClock.now_ms();
+    question.print(&all, |all| list(all, now_ms))
 }
 
 async fn retention(client: &AdminClient) -> Result<RetentionWouldGo, Failure> {
@@ -136,19 +102,19 @@ async fn retention(client: &AdminClient) -> Result<RetentionWouldGo, Failure> {
     }
 }
 
-async fn now(asked: &Asked) -> Result<(), Failure> {
-    let round: Round = asked.connect().await?.post_json("/admin/gc/run", &()).await?;
-    asked.print(&round, told)?;
+async fn now(question: &Question) -> Result<(), Failure> {
+    let round: Round = question.connect().await?.post_json("/admin/gc/run", &()).await?;
+    question.print(&round, told)?;
     match round.skipped {
         Some(reason) => Err(Failure::new(Exit::Unavailable, format!("nothing was done: {reason}"))),
         None => Ok(()),
     }
 }
 
-async fn status(asked: &Asked) -> Result<(), Failure> {
-    let report: GcReport = asked.connect().await?.get_json("/admin/gc/status").await?;
-    let now_ms = now_ms();
-    asked.print(&report, |report| describe(report, now_ms))
+async fn status(question: &Question) -> Result<(), Failure> {
+    let report: GcReport = question.connect().await?.get_json("/admin/gc/status").await?;
+    let now_ms = SystemClock.now_ms();
+    question.print(&report, |report| describe(report, now_ms))
 }
 
 fn list(all: &WouldGo, now_ms: u64) -> String {
@@ -234,11 +200,6 @@ fn ago(since_ms: u64, now_ms: u64) -> String {
         7_200..172_800 => format!("{} h", seconds / 3_600),
         _ => format!("{} days", seconds / 86_400),
     }
-}
-
-fn now_ms() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn count(n: usize) -> u64 {

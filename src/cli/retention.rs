@@ -1,13 +1,12 @@
 //! `tercet retention --dry-run`: which tags and manifests the rules let go of, and why.
 
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
-use tercet_storage::RetentionRule;
+use tercet_storage::{Clock, RetentionRule, SystemClock};
 
-use super::admin::AdminClient;
-use super::{ConfigArgs, print};
+use super::admin::Question;
+use super::print;
 use crate::admin::retention::{DryRun, DryRunAsked};
 use crate::config::{Overrides, RetentionMode, Sources};
 use crate::exit::{Exit, Failure, OrExit};
@@ -18,24 +17,18 @@ use crate::text::bytes;
 #[derive(Debug, Args)]
 pub(super) struct RetentionArgs {
     #[command(flatten)]
-    config: ConfigArgs,
-    /// Peer listener of any replica; default: the one of this configuration
-    #[arg(long, value_name = "URL")]
-    peer: Option<String>,
+    question: Question,
     /// Remove nothing. It is the leader that does, with retention.mode = "enforce"
     #[arg(long, required = true)]
     dry_run: bool,
     /// Judge by the [[retention.rules]] of this configuration file, not by those of the cluster
     #[arg(long, value_name = "FILE")]
     rules: Option<PathBuf>,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
 }
 
 pub(super) async fn run(args: RetentionArgs) -> Result<(), Failure> {
     let rules = args.rules.as_deref().map(rules_of).transpose()?;
-    let client = AdminClient::connect(&args.config.load()?, args.peer.as_deref()).await?;
+    let client = args.question.connect().await?;
     let mut asked = DryRunAsked { rules, after: None };
     let mut all: Vec<Judgement> = Vec::new();
     let mode = loop {
@@ -46,17 +39,12 @@ pub(super) async fn run(args: RetentionArgs) -> Result<(), Failure> {
             None => break page.mode,
         }
     };
-    if args.json {
-        let all = DryRun { mode, repositories: all, next_after: None };
-        print::line(&serde_json::to_string(&all).or_exit(Exit::Software)?);
-    } else {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let now_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
-        let proposed = asked.rules.is_some();
-        print::line(&table(&all, now_ms));
-        print::line(&summary(&all, mode, if proposed { Rules::OfFile } else { Rules::OfCluster }));
-    }
-    Ok(())
+    let rules = if asked.rules.is_some() { Rules::OfFile } else { Rules::OfCluster };
+    let all = DryRun { mode, repositories: all, next_after: None };
+    args.question.print(&all, |DryRun { repositories, .. }| {
+        let table = table(repositories, SystemClock.now_ms());
+        format!("{table}\n{}", summary(repositories, mode, rules))
+    })
 }
 
 /// The rules of a file, whatever the environment and the options say.

@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::admin::AdminClient;
-use super::{ConfigArgs, print};
+use super::admin::Question;
 use crate::admin::scrub::ScrubReport;
-use crate::exit::{Exit, Failure, OrExit};
+use crate::exit::{Exit, Failure};
 use crate::text::bytes;
 
 /// Between two questions while waiting.
@@ -15,25 +14,22 @@ const ASK_EVERY: Duration = Duration::from_millis(500);
 
 /// Read all blobs of a replica again, or show how far that is
 #[derive(Debug, Args)]
+#[command(mut_arg("peer", |peer| peer.help(
+    "Peer listener of the replica [default: that of the replica this configuration is for]"
+)))]
 pub(super) struct ScrubArgs {
     #[command(flatten)]
-    config: ConfigArgs,
-    /// Peer listener of the replica; default: the one of this configuration
-    #[arg(long, value_name = "URL")]
-    peer: Option<String>,
+    question: Question,
     /// Begin at once, whatever scrub.period_days says
     #[arg(long)]
     now: bool,
     /// Return only when all blobs are read; fails if one was wrong
     #[arg(long)]
     wait: bool,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
 }
 
 pub(super) async fn run(args: ScrubArgs) -> Result<(), Failure> {
-    let client = AdminClient::connect(&args.config.load()?, args.peer.as_deref()).await?;
+    let client = args.question.connect().await?;
     let mut report: ScrubReport = client.get_json("/admin/scrub").await?;
     if args.now {
         let before = report.scrub.last_completed_ms;
@@ -50,11 +46,7 @@ pub(super) async fn run(args: ScrubArgs) -> Result<(), Failure> {
         tokio::time::sleep(ASK_EVERY).await;
         report = client.get_json("/admin/scrub").await?;
     }
-    if args.json {
-        print::line(&serde_json::to_string(&report).or_exit(Exit::Software)?);
-    } else {
-        print::line(&text(&report));
-    }
+    args.question.print(&report, text)?;
     if args.wait && (report.scrub.corrupt > 0 || !report.lost.is_empty()) {
         let (wrong, lost) = (report.scrub.corrupt, report.lost.len());
         let message = format!("{wrong} blobs were not right here, {lost} are on no replica");

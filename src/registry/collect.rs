@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tercet_raft::{Command, Consensus, Outcome, Role};
-use tercet_storage::{CollectionHold, Digest, Meta, RepositoryName, StateDb, StorageError};
+use tercet_storage::{CollectionHold, Digest, RepositoryName};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::candidates::{Candidate, Grace, Verdict, describe};
 use super::error::RegistryError;
 use super::now_ms;
-use super::read::writable;
+use super::read::{look, writable};
 use super::renew::Renewals;
 use crate::core::Core;
 
@@ -182,7 +182,7 @@ pub(crate) fn candidates(
     after: Option<&Digest>,
 ) -> Result<CandidatePage, RegistryError> {
     let grace = grace(core, now_ms());
-    look(core, |meta| {
+    look(&core.consensus, |meta| {
         let blobs = meta.blobs(after, PAGE)?;
         let is_last = blobs.len() < PAGE;
         let next = blobs.last().filter(|_| !is_last).map(|(digest, _)| digest.to_string());
@@ -204,7 +204,7 @@ pub(crate) fn candidates(
 /// Who keeps blobs from being collected now.
 pub(crate) fn active_holds(core: &Core) -> Result<Vec<CollectionHold>, RegistryError> {
     let now_ms = now_ms();
-    let mut holds = look(core, |meta| meta.collection_holds())?;
+    let mut holds = look(&core.consensus, |meta| meta.collection_holds())?;
     holds.retain(|hold| hold.is_active(now_ms));
     Ok(holds)
 }
@@ -289,7 +289,8 @@ fn reason_to_skip(core: &Core) -> Result<Option<String>, RegistryError> {
     if !core.config.gc.enabled {
         return Ok(Some("gc.enabled is false on the leader".to_owned()));
     }
-    let level = look(core, |meta| meta.feature_level())?.map_or(1, |record| record.level);
+    let level =
+        look(&core.consensus, |meta| meta.feature_level())?.map_or(1, |record| record.level);
     if level < FEATURE_LEVEL {
         let wait = "not every replica runs a version that collects garbage yet";
         return Ok(Some(wait.to_owned()));
@@ -302,7 +303,7 @@ async fn collect_blobs(core: &Core, grace: &Grace, round: &mut Round) -> Result<
     let mut after: Option<Digest> = None;
     let mut due: Vec<(Digest, u64)> = Vec::new();
     loop {
-        let page = look(core, |meta| meta.blobs(after.as_ref(), PAGE))?;
+        let page = look(&core.consensus, |meta| meta.blobs(after.as_ref(), PAGE))?;
         let mut misdated = Vec::new();
         after = page.last().map(|(digest, _)| digest.clone());
         for (digest, record) in page {
@@ -368,12 +369,12 @@ async fn forget_repositories(
 ) -> Result<(), RegistryError> {
     let mut after: Option<RepositoryName> = None;
     loop {
-        let page = look(core, |meta| {
+        let page = look(&core.consensus, |meta| {
             meta.repositories(after.as_ref().map(AsRef::as_ref), REPOSITORIES_PER_COMMAND)
         })?;
         let Some(last) = page.last() else { return Ok(()) };
         after = Some(last.clone());
-        let abandoned = look(core, |meta| {
+        let abandoned = look(&core.consensus, |meta| {
             let mut abandoned = Vec::new();
             for name in page {
                 if grace.is_abandoned(&meta, &name)? {
@@ -398,13 +399,4 @@ fn grace(core: &Core, now_ms: u64) -> Grace {
 
 pub(super) fn grace_ms(core: &Core) -> u64 {
     u64::try_from(core.config.gc.grace().as_millis()).unwrap_or(u64::MAX)
-}
-
-/// Reads local metadata as it is.
-fn look<T>(
-    core: &Core,
-    look: impl FnOnce(Meta<'_, StateDb>) -> Result<T, StorageError>,
-) -> Result<T, RegistryError> {
-    let read = core.consensus.read(look);
-    Ok(read.map_err(|error| RegistryError::Unavailable(format!("local metadata: {error}")))??)
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use tercet_raft::Freshness;
+use tercet_raft::{Consensus, Freshness};
 use tercet_storage::{Meta, StateDb, StorageError};
 use tokio::time::Instant;
 
@@ -36,16 +36,13 @@ impl<T> Current<T> {
 /// Reads behind the barrier, or from local state marked stale.
 pub(crate) async fn read<T>(
     core: &Core,
-    look: impl FnOnce(&Meta<'_, StateDb>) -> Result<T, StorageError>,
+    what: impl FnOnce(&Meta<'_, StateDb>) -> Result<T, StorageError>,
 ) -> Result<Current<T>, RegistryError> {
     let freshness = barrier(core).await;
     if freshness == Freshness::Stale {
         core.metrics.stale_reads.inc();
     }
-    let value = core
-        .consensus
-        .read(|meta| look(&meta))
-        .map_err(|error| RegistryError::Unavailable(format!("local metadata: {error}")))??;
+    let value = look(&core.consensus, |meta| what(&meta))?;
     Ok(Current { value, freshness })
 }
 
@@ -54,11 +51,11 @@ pub(crate) async fn read<T>(
 /// election that is probably running, and is "unavailable" after that.
 pub(crate) async fn find<T>(
     core: &Core,
-    look: impl Fn(&Meta<'_, StateDb>) -> Result<Option<T>, StorageError>,
+    what: impl Fn(&Meta<'_, StateDb>) -> Result<Option<T>, StorageError>,
 ) -> Result<Option<Current<T>>, RegistryError> {
     let deadline = Instant::now() + STALE_MISS_WAIT;
     loop {
-        let Current { value, freshness } = read(core, &look).await?;
+        let Current { value, freshness } = read(core, &what).await?;
         match (value, freshness) {
             (Some(value), freshness) => return Ok(Some(Current { value, freshness })),
             (None, Freshness::Fresh) => return Ok(None),
@@ -71,6 +68,15 @@ pub(crate) async fn find<T>(
             (None, Freshness::Stale) => tokio::time::sleep(STALE_MISS_STEP).await,
         }
     }
+}
+
+/// Reads local metadata as it is, however old.
+pub(super) fn look<T>(
+    consensus: &Consensus,
+    what: impl FnOnce(Meta<'_, StateDb>) -> Result<T, StorageError>,
+) -> Result<T, RegistryError> {
+    let read = consensus.read(what);
+    Ok(read.map_err(|error| RegistryError::Unavailable(format!("local metadata: {error}")))??)
 }
 
 /// Refuses a write while there is no majority: now, not after a gigabyte.

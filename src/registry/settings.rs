@@ -9,13 +9,11 @@ use std::time::Duration;
 use rand::TryRng as _;
 use rand::rngs::SysRng;
 use tercet_raft::{Command, Consensus, Outcome, Role};
-use tercet_storage::{
-    Meta, Secret, StateDb, StorageError, TokenKey, check_immutable_tags, check_retention,
-};
+use tercet_storage::{Secret, TokenKey, check_immutable_tags, check_retention};
 
 use super::error::RegistryError;
 use super::now_ms;
-use super::read::writable;
+use super::read::{look, writable};
 use crate::config::Access;
 use crate::core::Core;
 
@@ -65,14 +63,17 @@ async fn reconcile(core: &Core) -> Result<(), RegistryError> {
 }
 
 async fn reconcile_keys(core: &Core, access: &Access) -> Result<(), RegistryError> {
-    if look(core, |meta| meta.token_keys())?.last().is_none_or(|newest| is_due(newest, access)) {
+    if look(&core.consensus, |meta| meta.token_keys())?
+        .last()
+        .is_none_or(|newest| is_due(newest, access))
+    {
         rotate(core, access).await?;
     }
     Ok(())
 }
 
 async fn reconcile_rules(core: &Core, access: &Access) -> Result<(), RegistryError> {
-    if look(core, |meta| meta.immutable_tags())? != access.immutable_tag_rules() {
+    if look(&core.consensus, |meta| meta.immutable_tags())? != access.immutable_tag_rules() {
         set_rules(core, access).await?;
     }
     Ok(())
@@ -80,17 +81,18 @@ async fn reconcile_rules(core: &Core, access: &Access) -> Result<(), RegistryErr
 
 async fn reconcile_retention(core: &Core) -> Result<(), RegistryError> {
     let wanted = core.config.retention.rules();
-    if look(core, |meta| meta.retention())? == wanted {
+    if look(&core.consensus, |meta| meta.retention())? == wanted {
         return Ok(());
     }
     let command = Command::SetRetention { rules: wanted.clone() };
-    let level = look(core, |meta| meta.feature_level())?.map_or(1, |record| record.level);
+    let level =
+        look(&core.consensus, |meta| meta.feature_level())?.map_or(1, |record| record.level);
     if level < command.feature_level() {
         // A replica of the version before is still there.
         return Ok(());
     }
     writable(core).await?;
-    if look(core, |meta| meta.retention())? == wanted {
+    if look(&core.consensus, |meta| meta.retention())? == wanted {
         return Ok(());
     }
     check_retention(&wanted)
@@ -115,7 +117,7 @@ fn is_due(newest: &TokenKey, access: &Access) -> bool {
 async fn rotate(core: &Core, access: &Access) -> Result<(), RegistryError> {
     // A new leader may not have applied yet what the former one did.
     writable(core).await?;
-    let newest = look(core, |meta| meta.token_keys())?.pop();
+    let newest = look(&core.consensus, |meta| meta.token_keys())?.pop();
     if newest.as_ref().is_some_and(|newest| !is_due(newest, access)) {
         return Ok(());
     }
@@ -140,7 +142,7 @@ async fn rotate(core: &Core, access: &Access) -> Result<(), RegistryError> {
 async fn set_rules(core: &Core, access: &Access) -> Result<(), RegistryError> {
     writable(core).await?;
     let wanted = access.immutable_tag_rules();
-    if look(core, |meta| meta.immutable_tags())? == wanted {
+    if look(&core.consensus, |meta| meta.immutable_tags())? == wanted {
         return Ok(());
     }
     // The group would refuse them as well, at the price of an entry every time.
@@ -154,15 +156,6 @@ async fn set_rules(core: &Core, access: &Access) -> Result<(), RegistryError> {
         }
         other => Err(RegistryError::Refused(format!("access.immutable_tags: {other}"))),
     }
-}
-
-/// Reads local metadata as it is.
-fn look<T>(
-    core: &Core,
-    look: impl FnOnce(Meta<'_, StateDb>) -> Result<T, StorageError>,
-) -> Result<T, RegistryError> {
-    let read = core.consensus.read(look);
-    Ok(read.map_err(|error| RegistryError::Unavailable(format!("local metadata: {error}")))??)
 }
 
 /// From the system's generator, directly: these bytes are worth nothing if anybody can guess them.

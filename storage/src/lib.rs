@@ -30,12 +30,11 @@ pub use kv::{
 };
 pub use meta::{
     AwaitedBlobRecord, BlobLinkRecord, BlobRecord, COLLECTION_HOLD_MAX_MS, CollectionHold,
-    CollectionHoldsRecord, FeatureLevelRecord, IMMUTABLE_NAME_BYTES_MAX, IMMUTABLE_PATTERNS_MAX,
-    IMMUTABLE_RULES_MAX, ImmutableTagRule, ImmutableTagsError, ImmutableTagsRecord, KeyValue,
+    CollectionHoldsRecord, FeatureLevelRecord, ImmutableTagRule, ImmutableTagsRecord, KeyValue,
     KvRead, ManifestLinkRecord, ManifestRecord, MemberRecord, Meta, MetaBatch, MetaBatchOps,
-    PullRecord, RETENTION_NAME_BYTES_MAX, RETENTION_PATTERNS_MAX, RETENTION_RULES_MAX,
-    ReferrerRecord, RepositoryRecord, RetentionError, RetentionRecord, RetentionRule, Secret,
-    StateDb, StateInspection, Table, TableProblem, TagRecord, TokenKey, TokenKeysRecord, Untagged,
+    PullRecord, RULE_NAME_BYTES_MAX, RULE_PATTERNS_MAX, RULES_MAX, ReferrerRecord,
+    RepositoryRecord, RetentionRecord, RetentionRule, RuleKind, RulesError, Secret, StateDb,
+    StateInspection, Table, TableProblem, TagRecord, TokenKey, TokenKeysRecord, Untagged,
     check_immutable_tags, check_retention, schemas,
 };
 pub use oci::{

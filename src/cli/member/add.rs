@@ -2,9 +2,8 @@
 
 use clap::Args;
 
-use super::change::{self, Patience};
 use super::view::{self, Voters};
-use super::{Asked, Consent};
+use super::{ChangeArgs, change};
 use crate::admin::member::AddMember;
 use crate::cli::print;
 use crate::cli::progress::Progress;
@@ -20,26 +19,20 @@ pub(in crate::cli) struct AddArgs {
     #[arg(value_name = "URL")]
     address: String,
     #[command(flatten)]
-    asked: Asked,
-    #[command(flatten)]
-    consent: Consent,
-    /// Give up waiting after so many seconds
-    #[arg(long, value_name = "SECONDS")]
-    timeout: Option<u64>,
+    change: ChangeArgs,
 }
 
 pub(super) async fn run(args: AddArgs) -> Result<(), Failure> {
-    let client = args.asked.connect().await?;
-    let status = change::status(&client).await?;
+    let (client, status) = args.change.connect().await?;
     let (name, address) = (args.replica.as_str(), args.address.as_str());
     print::problem(&format!(
         "{name} at {address} becomes a member of cluster {}: a voter while there are fewer than five, else a learner.\n  now: {}",
         status.cluster_id,
         Voters::of(&status)
     ));
-    args.consent.ask("Add it?", name)?;
+    args.change.ask("Add it?", name)?;
     let mut progress = Progress::new("asking the leader");
-    let patience = Patience::of(args.timeout);
+    let patience = args.change.patience();
     let request = AddMember { name: name.to_owned(), address: address.to_owned() };
     let added =
         change::insist(&client, "/admin/members/add", &request, &mut progress, patience).await?;

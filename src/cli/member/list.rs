@@ -2,8 +2,8 @@
 
 use clap::Args;
 
-use super::Asked;
 use super::view::Voters;
+use crate::cli::admin::Asked;
 use crate::cli::print;
 use crate::exit::{Exit, Failure, OrExit};
 use crate::ops::status::{MemberStatus, Status};

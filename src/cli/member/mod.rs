@@ -10,9 +10,10 @@ mod view;
 
 use clap::{Args, Subcommand};
 
-use super::ConfigArgs;
-use super::admin::AdminClient;
+use super::admin::{AdminClient, Asked};
 use crate::exit::Failure;
+use crate::ops::status::Status;
+use change::Patience;
 
 /// Show, add, remove or promote the replicas of a cluster
 #[derive(Debug, Subcommand)]
@@ -29,35 +30,35 @@ pub(super) enum MemberCommand {
     Transfer(transfer::TransferArgs),
 }
 
-/// Whom the command asks.
-#[derive(Debug, Args)]
-struct Asked {
-    #[command(flatten)]
-    config: ConfigArgs,
-    /// Peer listener of any replica [default: that of the replica this configuration is for]
-    #[arg(long, value_name = "URL")]
-    peer: Option<String>,
-}
-
-impl Asked {
-    async fn connect(&self) -> Result<AdminClient, Failure> {
-        let config = self.config.load()?;
-        AdminClient::connect(&config, self.peer.as_deref()).await
-    }
-}
-
 /// What every change needs.
 #[derive(Debug, Args)]
-struct Consent {
+struct ChangeArgs {
+    #[command(flatten)]
+    asked: Asked,
     /// Do it without asking
     #[arg(long)]
     yes: bool,
+    /// Give up waiting after so many seconds
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<u64>,
 }
 
-impl Consent {
+impl ChangeArgs {
+    /// Finds out how things stand with the cluster.
+    async fn connect(&self) -> Result<(AdminClient, Status), Failure> {
+        let client = self.asked.connect().await?;
+        let status = change::status(&client).await?;
+        Ok((client, status))
+    }
+
     /// Has the operator type `word`, unless consent was given.
     fn ask(&self, question: &str, word: &str) -> Result<(), Failure> {
         if self.yes { Ok(()) } else { super::ask::confirm(question, word) }
+    }
+
+    /// Counts from now on.
+    fn patience(&self) -> Patience {
+        Patience::of(self.timeout)
     }
 }
 

@@ -2,9 +2,8 @@
 
 use clap::Args;
 
-use super::change::{self, Patience};
 use super::view::{self, Voters};
-use super::{Asked, Consent};
+use super::{ChangeArgs, change};
 use crate::admin::member::MemberNamed;
 use crate::cli::print;
 use crate::cli::progress::Progress;
@@ -17,17 +16,11 @@ pub(in crate::cli) struct PromoteArgs {
     #[arg(value_name = "NAME")]
     replica: String,
     #[command(flatten)]
-    asked: Asked,
-    #[command(flatten)]
-    consent: Consent,
-    /// Give up waiting after so many seconds
-    #[arg(long, value_name = "SECONDS")]
-    timeout: Option<u64>,
+    change: ChangeArgs,
 }
 
 pub(super) async fn run(args: PromoteArgs) -> Result<(), Failure> {
-    let client = args.asked.connect().await?;
-    let status = change::status(&client).await?;
+    let (client, status) = args.change.connect().await?;
     let name = args.replica.as_str();
     let member = view::known(&status, name)?;
     if view::votes(member) {
@@ -39,9 +32,9 @@ pub(super) async fn run(args: PromoteArgs) -> Result<(), Failure> {
         "{name} becomes a voter, once it has caught up.\n{}",
         view::before_and_after(&before, &before.with(name))
     ));
-    args.consent.ask("Promote it?", name)?;
+    args.change.ask("Promote it?", name)?;
     let mut progress = Progress::new("asking the leader");
-    let patience = Patience::of(args.timeout);
+    let patience = args.change.patience();
     let request = MemberNamed { name: name.to_owned() };
     let promoted =
         change::insist(&client, "/admin/members/promote", &request, &mut progress, patience)

@@ -3,9 +3,9 @@
 use clap::Args;
 use tercet_raft::Leaving;
 
+use super::ChangeArgs;
 use super::change::{self, Patience};
 use super::view::{self, Voters};
-use super::{Asked, Consent};
 use crate::admin::Force;
 use crate::admin::member::{MarkLeaving, MemberAnswer, RemoveMember};
 use crate::cli::admin::AdminClient;
@@ -21,9 +21,7 @@ pub(in crate::cli) struct RemoveArgs {
     #[arg(value_name = "NAME")]
     replica: String,
     #[command(flatten)]
-    asked: Asked,
-    #[command(flatten)]
-    consent: Consent,
+    change: ChangeArgs,
     /// Do not wait until what it holds is copied elsewhere
     #[arg(long)]
     now: bool,
@@ -36,17 +34,13 @@ pub(in crate::cli) struct RemoveArgs {
     /// Take back a removal that was begun and is not done: blobs are placed on it again
     #[arg(long, conflicts_with_all = ["now", "force"])]
     cancel: bool,
-    /// Give up waiting after so many seconds
-    #[arg(long, value_name = "SECONDS")]
-    timeout: Option<u64>,
 }
 
 pub(super) async fn run(args: RemoveArgs) -> Result<(), Failure> {
-    let client = args.asked.connect().await?;
-    let status = change::status(&client).await?;
+    let (client, status) = args.change.connect().await?;
     let name = args.replica.as_str();
     let member = view::known(&status, name)?.clone();
-    let patience = Patience::of(args.timeout);
+    let patience = args.change.patience();
     if args.cancel {
         return cancel(&client, &args, patience).await;
     }
@@ -66,7 +60,7 @@ pub(super) async fn run(args: RemoveArgs) -> Result<(), Failure> {
         view::before_and_after(&before, &before.without(name)),
         copies_line(&args, &member),
     ));
-    args.consent.ask("Remove it?", name)?;
+    args.change.ask("Remove it?", name)?;
 
     let mut progress = Progress::new("asking the leader");
     if !args.now && member.kind != "edge" {

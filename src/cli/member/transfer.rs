@@ -2,8 +2,7 @@
 
 use clap::Args;
 
-use super::change::{self, Patience};
-use super::{Asked, Consent, view};
+use super::{ChangeArgs, change, view};
 use crate::admin::member::TransferLeadership;
 use crate::cli::print;
 use crate::cli::progress::Progress;
@@ -11,22 +10,17 @@ use crate::exit::Failure;
 
 /// Hand leadership to another replica
 #[derive(Debug, Args)]
+#[command(mut_arg("timeout", |timeout| timeout.default_value("60")))]
 pub(in crate::cli) struct TransferArgs {
     /// Who shall lead [default: the voter that is furthest]
     #[arg(value_name = "NAME")]
     replica: Option<String>,
     #[command(flatten)]
-    asked: Asked,
-    #[command(flatten)]
-    consent: Consent,
-    /// Give up waiting after so many seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
-    timeout: u64,
+    change: ChangeArgs,
 }
 
 pub(super) async fn run(args: TransferArgs) -> Result<(), Failure> {
-    let client = args.asked.connect().await?;
-    let status = change::status(&client).await?;
+    let (client, status) = args.change.connect().await?;
     let leader = status.leader.clone().unwrap_or_default();
     if let Some(name) = &args.replica {
         view::known(&status, name)?;
@@ -39,9 +33,9 @@ pub(super) async fn run(args: TransferArgs) -> Result<(), Failure> {
     print::problem(&format!(
         "leadership goes from {leader} to {heir}. Pulls go on; pushes wait for a moment."
     ));
-    args.consent.ask("Transfer it?", "transfer")?;
+    args.change.ask("Transfer it?", "transfer")?;
     let mut progress = Progress::new("handing leadership over");
-    let patience = Patience::of(Some(args.timeout));
+    let patience = args.change.patience();
     let request = TransferLeadership { name: args.replica.clone() };
     let transferred =
         change::insist(&client, "/admin/members/transfer", &request, &mut progress, patience)

@@ -7,7 +7,7 @@ use tercet_storage::Digest;
 use tokio::time::Instant;
 
 /// Missing blobs known by name; more are counted only, and found again when these are done.
-pub const NAMED_MAX: usize = 8_192;
+pub(super) const NAMED_MAX: usize = 8_192;
 /// One that failed so often makes room for another.
 const FAILURES_MAX: u32 = 3;
 /// Between two attempts at one blob, at most.
@@ -16,9 +16,8 @@ const BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// Between the first time that nobody has a blob and the second.
 const NOWHERE_PAUSE: Duration = Duration::from_secs(2);
 
-/// What belongs here and is not.
 #[derive(Debug, Default)]
-pub struct Backlog {
+pub(super) struct Backlog {
     named: BTreeMap<Digest, Missing>,
     /// Those of `named` that are not being fetched, the one that is due first in front.
     waiting: BTreeSet<(Instant, Digest)>,
@@ -55,7 +54,7 @@ impl Beyond {
 
 /// What an attempt that brought nothing has found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Setback {
+pub(super) enum Setback {
     /// It is being fetched for somebody else.
     Busy,
     /// A member that may have it does not answer, or the disk does not take it.
@@ -66,25 +65,25 @@ pub enum Setback {
 
 /// When a blob is tried again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Retry {
+pub(super) struct Retry {
     /// So long from now.
-    pub pause: Duration,
+    pub(super) pause: Duration,
     /// Every member has said twice in a row that it lacks it.
-    pub lost: bool,
+    pub(super) lost: bool,
 }
 
 /// How it stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Totals {
+pub(super) struct Totals {
     /// Blobs that belong here and are not.
-    pub missing: usize,
+    pub(super) missing: usize,
     /// For how long the oldest of them has been known to be missing.
-    pub oldest: Duration,
+    pub(super) oldest: Duration,
 }
 
 impl Backlog {
     /// Notes a missing blob, unless it is known already.
-    pub fn note(&mut self, digest: Digest, size: u64, now: Instant) {
+    pub(super) fn note(&mut self, digest: Digest, size: u64, now: Instant) {
         if self.named.contains_key(&digest) {
             return;
         }
@@ -112,7 +111,7 @@ impl Backlog {
 
     /// One that is due, with its size. It is not given out again before [`Backlog::done`] or
     /// [`Backlog::retry`].
-    pub fn next(&mut self, now: Instant) -> Option<(Digest, u64)> {
+    pub(super) fn next(&mut self, now: Instant) -> Option<(Digest, u64)> {
         let (due, _) = self.waiting.first()?;
         if *due > now {
             return None;
@@ -123,7 +122,7 @@ impl Backlog {
     }
 
     /// It is here, or not needed any more.
-    pub fn done(&mut self, digest: &Digest) {
+    pub(super) fn done(&mut self, digest: &Digest) {
         if let Some(missing) = self.named.remove(digest) {
             self.failing -= usize::from(missing.failures > 0);
             self.waiting.remove(&(missing.due, digest.clone()));
@@ -131,7 +130,7 @@ impl Backlog {
     }
 
     /// An attempt brought nothing; `None` if the blob is not wanted any more.
-    pub fn retry(
+    pub(super) fn retry(
         &mut self,
         digest: &Digest,
         setback: Setback,
@@ -156,7 +155,7 @@ impl Backlog {
     }
 
     /// Makes all of them due: the members have changed, and so has what can be had.
-    pub fn hurry(&mut self, now: Instant) {
+    pub(super) fn hurry(&mut self, now: Instant) {
         for (_, digest) in std::mem::take(&mut self.waiting) {
             if let Some(missing) = self.named.get_mut(&digest) {
                 missing.due = now;
@@ -166,7 +165,7 @@ impl Backlog {
     }
 
     /// Drops those that do not belong here any more; returns them.
-    pub fn retain(&mut self, belongs_here: impl Fn(&Digest) -> bool) -> Vec<Digest> {
+    pub(super) fn retain(&mut self, belongs_here: impl Fn(&Digest) -> bool) -> Vec<Digest> {
         let gone: Vec<Digest> =
             self.named.keys().filter(|digest| !belongs_here(digest)).cloned().collect();
         for digest in &gone {
@@ -176,12 +175,12 @@ impl Backlog {
     }
 
     /// A comparison begins: it counts anew what cannot be named.
-    pub fn begin_comparison(&mut self) {
+    pub(super) fn begin_comparison(&mut self) {
         self.before = std::mem::take(&mut self.beyond);
     }
 
     /// A comparison has ended.
-    pub fn end_comparison(&mut self) {
+    pub(super) fn end_comparison(&mut self) {
         let before = std::mem::take(&mut self.before);
         // The same blobs, as far as can be told: they have been missing for as long.
         if self.beyond.count > 0 {
@@ -190,11 +189,11 @@ impl Backlog {
     }
 
     /// There are more than can be named, and those that are named are done or cannot be had now.
-    pub fn wants_more(&self) -> bool {
+    pub(super) fn wants_more(&self) -> bool {
         self.beyond.count > 0 && self.named.len() == self.failing && self.failing < NAMED_MAX
     }
 
-    pub fn totals(&self, now: Instant) -> Totals {
+    pub(super) fn totals(&self, now: Instant) -> Totals {
         let beyond = self.beyond.count.max(self.before.count);
         let named = self.named.values().map(|missing| missing.since);
         let oldest = named.chain(self.beyond.since).chain(self.before.since).min();

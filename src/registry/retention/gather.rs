@@ -5,6 +5,7 @@ use tercet_storage::{Digest, Meta, ReferenceKind, RepositoryName, StateDb, Stora
 
 use super::judge::{Contents, ManifestSeen, TagSeen};
 use crate::registry::error::RegistryError;
+use crate::registry::read::look;
 
 /// Records that are read at a time. Between two pages others may write: what is removed is looked at
 /// again when it is.
@@ -84,13 +85,4 @@ fn manifests(
         page.push((digest, ManifestSeen { pushed_ms, pulled_ms, children, subject, bytes }));
     }
     Ok(page)
-}
-
-/// Reads local metadata as it is.
-pub(super) fn look<T>(
-    consensus: &Consensus,
-    look: impl FnOnce(Meta<'_, StateDb>) -> Result<T, StorageError>,
-) -> Result<T, RegistryError> {
-    let read = consensus.read(look);
-    Ok(read.map_err(|error| RegistryError::Unavailable(format!("local metadata: {error}")))??)
 }

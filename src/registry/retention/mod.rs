@@ -21,9 +21,9 @@ pub(crate) use worker::start_retention;
 
 use super::error::RegistryError;
 use super::now_ms;
-use super::read::read;
+use super::read::{look, read};
 use crate::core::Core;
-use gather::{gather, look};
+use gather::gather;
 use judge::{Law, judge};
 
 /// Repositories that are looked for at a time.

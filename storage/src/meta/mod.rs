@@ -6,7 +6,7 @@ mod inspect;
 mod keys;
 mod read;
 mod records;
-mod retention;
+mod rules;
 mod settings;
 mod state_db;
 mod table;
@@ -20,14 +20,13 @@ pub use records::{
     ImmutableTagsRecord, ManifestLinkRecord, ManifestRecord, MemberRecord, PullRecord,
     ReferrerRecord, RepositoryRecord, RetentionRecord, TagRecord, TokenKeysRecord, schemas,
 };
-pub use retention::{
-    RETENTION_NAME_BYTES_MAX, RETENTION_PATTERNS_MAX, RETENTION_RULES_MAX, RetentionError,
+pub use rules::{
+    RULE_NAME_BYTES_MAX, RULE_PATTERNS_MAX, RULES_MAX, RuleKind, RulesError, check_immutable_tags,
     check_retention,
 };
 pub use settings::{
-    COLLECTION_HOLD_MAX_MS, CollectionHold, IMMUTABLE_NAME_BYTES_MAX, IMMUTABLE_PATTERNS_MAX,
-    IMMUTABLE_RULES_MAX, ImmutableTagRule, ImmutableTagsError, RetentionRule, Secret, TokenKey,
-    Untagged, check_immutable_tags,
+    COLLECTION_HOLD_MAX_MS, CollectionHold, ImmutableTagRule, RetentionRule, Secret, TokenKey,
+    Untagged,
 };
 pub use state_db::StateDb;
 pub use table::{KeyValue, KvRead, Table};

@@ -4,14 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Pattern, PatternError, RepositoryName};
-
-/// Most rules of [`ImmutableTagRule`].
-pub const IMMUTABLE_RULES_MAX: usize = 1000;
-/// Most patterns in all of them together.
-pub const IMMUTABLE_PATTERNS_MAX: usize = 4000;
-/// The longest name of a rule, in bytes.
-pub const IMMUTABLE_NAME_BYTES_MAX: usize = 512;
+use crate::{Pattern, RepositoryName};
 
 /// Tags that stay where they first pointed. A tag is meant if one pattern of each list matches; an empty
 /// list means nothing.
@@ -27,7 +20,8 @@ pub struct ImmutableTagRule {
 
 impl ImmutableTagRule {
     /// Patterns of the tags that the rule means in one repository; none if it does not mean the
-    /// repository. Text that is no pattern matches nothing; [`check_immutable_tags`] lets none in.
+    /// repository. Text that is no pattern matches nothing;
+    /// [`check_immutable_tags`](crate::check_immutable_tags) lets none in.
     #[must_use]
     pub fn tags_in(&self, repository: &RepositoryName) -> Vec<Pattern> {
         let mut repositories = patterns(&self.repositories);
@@ -63,6 +57,15 @@ pub struct RetentionRule {
     pub untagged: Untagged,
 }
 
+impl RetentionRule {
+    /// Whether the rule means the repository. Text that is no pattern matches nothing;
+    /// [`check_retention`](crate::check_retention) lets none in.
+    #[must_use]
+    pub fn means(&self, repository: &RepositoryName) -> bool {
+        patterns(&self.repositories).any(|pattern| pattern.matches(repository.as_str()))
+    }
+}
+
 /// What becomes of manifests without a tag.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Untagged {
@@ -92,68 +95,6 @@ impl CollectionHold {
     pub fn is_active(&self, at_ms: u64) -> bool {
         at_ms < self.until_ms && self.until_ms - at_ms <= 2 * COLLECTION_HOLD_MAX_MS
     }
-}
-
-/// Whether the group would take these rules: their number, their length, and that every pattern is one.
-pub fn check_immutable_tags(rules: &[ImmutableTagRule]) -> Result<(), ImmutableTagsError> {
-    if rules.len() > IMMUTABLE_RULES_MAX {
-        return Err(ImmutableTagsError::TooManyRules { found: rules.len() });
-    }
-    let lists = || rules.iter().flat_map(|rule| [&rule.repositories, &rule.tags]);
-    let found = lists().map(Vec::len).sum();
-    if found > IMMUTABLE_PATTERNS_MAX {
-        return Err(ImmutableTagsError::TooManyPatterns { found });
-    }
-    for rule in rules {
-        if rule.name.len() > IMMUTABLE_NAME_BYTES_MAX {
-            return Err(ImmutableTagsError::NameTooLong { found: rule.name.len() });
-        }
-        for pattern in rule.repositories.iter().chain(&rule.tags) {
-            Pattern::parse(pattern).map_err(|source| ImmutableTagsError::Pattern {
-                rule: rule.name.clone(),
-                pattern: pattern.clone(),
-                source,
-            })?;
-        }
-    }
-    Ok(())
-}
-
-/// Why rules are refused.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ImmutableTagsError {
-    /// More than [`IMMUTABLE_RULES_MAX`].
-    #[error("{found} immutable-tag rules, at most {IMMUTABLE_RULES_MAX} are allowed")]
-    TooManyRules {
-        /// Rules found.
-        found: usize,
-    },
-    /// More than [`IMMUTABLE_PATTERNS_MAX`].
-    #[error(
-        "{found} patterns in immutable-tag rules, at most {IMMUTABLE_PATTERNS_MAX} are allowed"
-    )]
-    TooManyPatterns {
-        /// Patterns found, in all rules.
-        found: usize,
-    },
-    /// A name longer than [`IMMUTABLE_NAME_BYTES_MAX`].
-    #[error(
-        "the name of an immutable-tag rule has {found} bytes, at most {IMMUTABLE_NAME_BYTES_MAX} are allowed"
-    )]
-    NameTooLong {
-        /// Bytes found.
-        found: usize,
-    },
-    /// A text that is no pattern.
-    #[error("immutable-tag rule {rule:?}: {pattern:?}: {source}")]
-    Pattern {
-        /// The rule's name.
-        rule: String,
-        /// The text.
-        pattern: String,
-        /// Why it is none.
-        source: PatternError,
-    },
 }
 
 /// A key that signs tokens and verifies them, the same on every replica.
@@ -192,12 +133,10 @@ impl fmt::Debug for Secret {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-    use super::*;
+pub(super) mod samples {
+    use super::{ImmutableTagRule, RetentionRule, Untagged};
 
-    fn rule(repositories: &[&str], tags: &[&str]) -> ImmutableTagRule {
-        let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+    pub(in crate::meta) fn immutable(repositories: &[&str], tags: &[&str]) -> ImmutableTagRule {
         ImmutableTagRule {
             name: "releases".to_owned(),
             repositories: owned(repositories),
@@ -205,9 +144,32 @@ mod tests {
         }
     }
 
+    pub(in crate::meta) fn retention(repositories: &[&str], keep_tags: &[&str]) -> RetentionRule {
+        RetentionRule {
+            name: "r".to_owned(),
+            repositories: owned(repositories),
+            keep_last: None,
+            keep_younger_days: None,
+            keep_pulled_days: None,
+            keep_tags: owned(keep_tags),
+            untagged: Untagged::Keep,
+        }
+    }
+
+    fn owned(texts: &[&str]) -> Vec<String> {
+        texts.iter().map(|text| (*text).to_owned()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+    use super::samples::{immutable, retention};
+    use super::*;
+
     #[test]
     fn a_rule_covers_a_tag_if_one_pattern_of_each_list_does() {
-        let rule = rule(&["prod/**", "base"], &["v*", "release-?"]);
+        let rule = immutable(&["prod/**", "base"], &["v*", "release-?"]);
         let covers = |repository: &str, tag: &str| {
             let tags = rule.tags_in(&repository.parse().unwrap());
             tags.iter().any(|pattern| pattern.matches(tag))
@@ -221,24 +183,16 @@ mod tests {
     #[test]
     fn an_empty_list_covers_nothing() {
         let repository = "a".parse().unwrap();
-        assert!(rule(&[], &["**"]).tags_in(&repository).is_empty());
-        assert!(rule(&["**"], &[]).tags_in(&repository).is_empty());
+        assert!(immutable(&[], &["**"]).tags_in(&repository).is_empty());
+        assert!(immutable(&["**"], &[]).tags_in(&repository).is_empty());
     }
 
     #[test]
-    fn rules_have_limits() {
-        let fine = rule(&["**"], &["v*"]);
-        assert_eq!(check_immutable_tags(&vec![fine.clone(); 1000]), Ok(()));
-        let refused = check_immutable_tags(&vec![fine; 1001]).unwrap_err();
-        assert_eq!(refused, ImmutableTagsError::TooManyRules { found: 1001 });
-        let many = rule(&vec!["a"; 4000], &["b"]);
-        let refused = check_immutable_tags(&[many]).unwrap_err();
-        assert_eq!(refused, ImmutableTagsError::TooManyPatterns { found: 4001 });
-        let long = ImmutableTagRule { name: "n".repeat(513), ..rule(&["a"], &["b"]) };
-        let refused = check_immutable_tags(&[long]).unwrap_err();
-        assert_eq!(refused, ImmutableTagsError::NameTooLong { found: 513 });
-        let refused = check_immutable_tags(&[rule(&["a"], &["[0-9]"])]).unwrap_err().to_string();
-        assert!(refused.contains("releases") && refused.contains("[0-9]"), "{refused}");
+    fn a_rule_means_what_one_of_its_patterns_matches() {
+        let rule = retention(&["dev/**", "base"], &[]);
+        assert!(rule.means(&"dev/a/b".parse().unwrap()));
+        assert!(rule.means(&"base".parse().unwrap()));
+        assert!(!rule.means(&"prod/a".parse().unwrap()));
     }
 
     #[test]
