@@ -67,6 +67,15 @@ impl RaftTiming {
             purge_batch_size: PURGE_BATCH_MAX.min(self.entries_per_snapshot),
             replication_lag_threshold: self.entries_kept,
             install_snapshot_timeout: 600_000,
+            // A replica whose volume was put back to an older state has less log than it has confirmed. Without this
+            // openraft's leader dies of that answer in a debug build, and in a release build never sends it anything again:
+            // one bad disk takes a good replica with it, at the moment when the two of them may have the only copies. So
+            // the leader starts over with it. What that cannot mend is in docs/src/members.md: "A disk that was put back".
+            allow_log_reversion: Some(true),
+            // A leader that restarts stands for election like anybody else. openraft would let it go on where it was, and read
+            // at the commit it remembers. Neither that nor the state is synced with each entry, so after a loss of
+            // power of all replicas it would answer reads from before what it had acknowledged, and call them fresh.
+            enable_leader_restore: Some(false),
             ..Config::default()
         }
         .validate()

@@ -340,6 +340,11 @@ impl Consensus {
         }
     }
 
+    /// Whether [`Consensus::take_rescan`] has something to take.
+    pub fn rescan_pending(&self) -> bool {
+        self.inner.blobs.has_overflowed()
+    }
+
     /// Whether blobs were made visible that did not fit into the queue, or came with a snapshot: the
     /// catalogue has to be compared with the disk. Resets the mark.
     pub fn take_rescan(&self) -> bool {

@@ -11,7 +11,7 @@ use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::{Value, json};
-use tercet_storage::UploadId;
+use tercet_storage::{StorageError, UploadId};
 
 use super::header::{inclusive_range, value};
 use crate::registry::RegistryError;
@@ -272,14 +272,18 @@ impl From<RegistryError> for ApiError {
                 new(StatusCode::SERVICE_UNAVAILABLE, OciCode::Unavailable).retry_later()
             }
             RegistryError::Refused(_) => new(StatusCode::FORBIDDEN, OciCode::Denied),
-            RegistryError::Storage(_) => {
+            RegistryError::Storage(cause) => {
                 tracing::error!(error = message, "request failed");
                 // Paths of this machine are for its log.
-                Self::new(
-                    StatusCode::INTERNAL_SERVER_ERROR,
-                    OciCode::Unknown,
-                    "the replica could not read or write its storage; its log says why",
-                )
+                let said = "the replica could not read or write its storage; its log says why";
+                match cause {
+                    // A disk that fails is this replica's own: the next try may meet another one.
+                    StorageError::Io { .. } => {
+                        Self::new(StatusCode::SERVICE_UNAVAILABLE, OciCode::Unavailable, said)
+                            .retry_later()
+                    }
+                    _ => Self::new(StatusCode::INTERNAL_SERVER_ERROR, OciCode::Unknown, said),
+                }
             }
         }
     }

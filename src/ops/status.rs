@@ -168,6 +168,9 @@ pub fn of_this_replica(core: &Core) -> PeerStatus {
     let (disk_used, disk_total) = disk(core);
     let (inodes_used, inodes_total) = inodes(core);
     let metrics = &core.metrics;
+    // A snapshot, or more than the queue took: what is missing is known after the next comparison.
+    let compared =
+        if core.consensus.rescan_pending() { 0 } else { count(&metrics.repair_compared_applied) };
     PeerStatus {
         name: identity.name.clone(),
         node_id: identity.node_id,
@@ -181,7 +184,7 @@ pub fn of_this_replica(core: &Core) -> PeerStatus {
         refused: raft.refused,
         under_replicated: count(&metrics.under_replicated),
         oldest_missing_seconds: count(&metrics.oldest_missing_seconds),
-        compared_applied: count(&metrics.repair_compared_applied),
+        compared_applied: compared,
         unrecoverable_blobs: count(&metrics.unrecoverable_blobs),
         inodes_used,
         inodes_total,

@@ -70,6 +70,11 @@ impl BlobFeed {
         self.overflowed.swap(false, std::sync::atomic::Ordering::AcqRel)
     }
 
+    /// Whether blobs were dropped since the last call of [`BlobFeed::take_overflow`].
+    pub(crate) fn has_overflowed(&self) -> bool {
+        self.overflowed.load(std::sync::atomic::Ordering::Acquire)
+    }
+
     /// Asks for a comparison of catalogue and disk.
     fn overflow(&self) {
         self.overflowed.store(true, std::sync::atomic::Ordering::Release);

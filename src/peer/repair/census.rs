@@ -42,6 +42,9 @@ pub(super) async fn take(shared: &Shared, members: &[Peer]) -> Census {
         asked.map(|member| async move { (member.node_id, client.status(member, ANSWER).await) });
     let missing = shared.backlog().totals(Instant::now()).missing as u64;
     let mut census = Census { silent: Vec::new(), missing };
+    if shared.metrics.repair_compared_applied.get() == 0 {
+        census.silent.push(own);
+    }
     for (node_id, answer) in join_all(answers).await {
         match answer {
             // Who has not looked at its disk yet cannot be counted on.

@@ -31,6 +31,10 @@ pub(super) async fn run(shared: &Shared) {
             drop_what_moved(shared, &members);
         }
         let rescan = shared.catalogue.take_rescan();
+        if rescan {
+            // Nobody knows what is missing until it has been compared.
+            shared.metrics.repair_compared_applied.set(0);
+        }
         let wants_more = shared.backlog().wants_more();
         if moved || rescan || wants_more || shared.compare_at() <= Instant::now() {
             shared.comparing(Instant::now() + COMPARE_EVERY);
@@ -40,6 +44,8 @@ pub(super) async fn run(shared: &Shared) {
                     shared.metrics.repair_compared_applied.set(gauge(applied));
                 }
                 compared_with = members;
+            } else {
+                shared.compare_by(Instant::now() + COMPARE_PAUSE);
             }
             tokio::time::sleep(COMPARE_PAUSE).await;
         }

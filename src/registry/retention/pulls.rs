@@ -15,11 +15,11 @@ use tercet_storage::{Digest, RepositoryName};
 use tokio_util::sync::CancellationToken;
 
 use super::Rules;
-use super::gather::look;
 use super::judge::PULL_RESOLUTION_MS;
 use crate::core::Core;
 use crate::registry::error::RegistryError;
 use crate::registry::now_ms;
+use crate::registry::read::look;
 
 /// Manifests whose pulls are remembered until they are told.
 const NOTED_MAX: usize = 65_536;
@@ -107,27 +107,36 @@ async fn tell(core: &Core) -> Result<(), RegistryError> {
     let wanted = rules.rules.iter().any(|rule| rule.keep_pulled_days.is_some());
     core.pulls.wanted.store(wanted, Ordering::Relaxed);
     let noted = core.pulls.take();
-    let mut asked: BTreeMap<RepositoryName, bool> = BTreeMap::new();
+    let told = tell_of(core, &rules, &noted).await;
+    if told.is_err() {
+        // Some of it may have been told: that is no news the next time.
+        for ((repository, digest), at_ms) in noted {
+            core.pulls.note_at(repository, digest, at_ms);
+        }
+    }
+    told
+}
+
+async fn tell_of(
+    core: &Core,
+    rules: &Rules,
+    noted: &BTreeMap<(RepositoryName, Digest), u64>,
+) -> Result<(), RegistryError> {
+    let mut asked: BTreeMap<&RepositoryName, bool> = BTreeMap::new();
     let mut news = Vec::new();
-    for ((repository, digest), at_ms) in noted {
-        let asked = *asked.entry(repository.clone()).or_insert_with(|| {
-            rules.about(&repository).is_some_and(|rule| rule.keep_pulled_days.is_some())
+    for ((repository, digest), &at_ms) in noted {
+        let asked = *asked.entry(repository).or_insert_with(|| {
+            rules.about(repository).is_some_and(|rule| rule.keep_pulled_days.is_some())
         });
-        if asked && is_news(core, &repository, &digest, at_ms)? {
+        if asked && is_news(core, repository, digest, at_ms)? {
+            let (repository, digest) = (repository.clone(), digest.clone());
             news.push(PullSeen { repository, digest, at_ms });
         }
     }
     for some in news.chunks(PULLS_MAX) {
-        let told = core.consensus.propose(Command::RecordPulls { pulls: some.to_vec() }).await;
-        match told {
-            Ok(Outcome::Done) => {}
-            Ok(other) => return Err(RegistryError::Refused(format!("pull times: {other}"))),
-            Err(error) => {
-                for pull in news {
-                    core.pulls.note_at(pull.repository, pull.digest, pull.at_ms);
-                }
-                return Err(error.into());
-            }
+        match core.consensus.propose(Command::RecordPulls { pulls: some.to_vec() }).await? {
+            Outcome::Done => {}
+            other => return Err(RegistryError::Refused(format!("pull times: {other}"))),
         }
     }
     Ok(())
