@@ -11,7 +11,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use reqwest::Method;
 use serde_json::Value;
 use tercet_chaos::{
-    Answer, Blob, Cluster, ClusterOptions, Image, RegistryClient, Target, wait_until,
+    Answer, Blob, Cluster, ClusterOptions, Image, RegistryClient, Target, Upload, wait_until,
 };
 
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -339,9 +339,15 @@ async fn push_patiently(
             if let Some(source) = sources.get(number % sources.len().max(1)) {
                 let path =
                     format!("/v2/{repository}/blobs/uploads/?mount={}&from={source}", blob.digest);
-                if client.call(Method::POST, &path).await?.status == 201 {
+                let answer = client.call(Method::POST, &path).await?;
+                if answer.status == 201 {
                     continue;
                 }
+                // No mount, but a session. One that is left open counts until it expires.
+                let location = answer.expect(202)?.need_header("location")?.to_owned();
+                let upload = Upload { location, offset: 0 };
+                client.finish(&upload, &blob.digest, blob.bytes.clone()).await?.expect(201)?;
+                continue;
             }
             client.push_blob(repository, blob).await?;
         }

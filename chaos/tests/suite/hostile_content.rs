@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 
 use crate::{
     costs::{RESIDENT_MAX, one_replica},
-    leftovers::{REPOSITORY, files, start},
+    leftovers::{REPOSITORY, files, start, wait_nothing_left},
 };
 
 const BOMB_BYTES: usize = 10 * 1024 * 1024;
@@ -110,7 +110,7 @@ async fn encoded_bodies_are_refused() -> Result<()> {
         }
     }
     client.delete(&upload.location).await?.expect(204)?;
-    ensure!(files(&cluster)? == before, "something was stored");
+    wait_nothing_left(&cluster, &before, "refused bodies").await?;
     cluster.shut_down().await
 }
 

@@ -42,5 +42,14 @@ pub(crate) async fn start() -> Result<(Cluster, RegistryClient)> {
             cluster.wait_held(index, &blob.digest, DEADLINE).await?;
         }
     }
+    // The holders' parts of the push go just after its answer: nothing may be compared with a moment before.
+    wait_until("the push has left no session", DEADLINE, || async {
+        for index in 0..cluster.len() {
+            let open = cluster.files(index, "uploads")?;
+            ensure!(open.paths.is_empty(), "replica {index} has {open:?}");
+        }
+        Ok(())
+    })
+    .await?;
     Ok((cluster, client))
 }
