@@ -12,6 +12,10 @@ mod headroom;
 mod kv;
 mod meta;
 mod oci;
+pub mod planted;
+#[cfg(feature = "simulation")]
+#[doc(hidden)]
+pub mod simulation;
 mod stamp;
 
 pub use blob::{
@@ -25,17 +29,17 @@ pub use error::StorageError;
 pub use headroom::{Headroom, HeadroomOptions, Room, SpaceProbe};
 pub use kv::codec::{self, CodecError, Schema};
 pub use kv::{
-    LogColumn, checkpoint, is_full, open_log_db, open_log_db_read_only, open_state_db, sync_wal,
-    wal_damage,
+    LogColumn, checkpoint, is_full, open_log_db, open_log_db_read_only, open_state_db,
+    state_wal_is_torn, sync_wal, wal_damage,
 };
 pub use meta::{
     AwaitedBlobRecord, BlobLinkRecord, BlobRecord, COLLECTION_HOLD_MAX_MS, CollectionHold,
-    CollectionHoldsRecord, FeatureLevelRecord, ImmutableTagRule, ImmutableTagsRecord, KeyValue,
-    KvRead, ManifestLinkRecord, ManifestRecord, MemberRecord, Meta, MetaBatch, MetaBatchOps,
-    PullRecord, RULE_NAME_BYTES_MAX, RULE_PATTERNS_MAX, RULES_MAX, ReferrerRecord,
+    CollectionHoldsRecord, FeatureLevelRecord, HashedState, ImmutableTagRule, ImmutableTagsRecord,
+    KeyValue, KvRead, ManifestLinkRecord, ManifestRecord, MemberRecord, Meta, MetaBatch,
+    MetaBatchOps, PullRecord, RULE_NAME_BYTES_MAX, RULE_PATTERNS_MAX, RULES_MAX, ReferrerRecord,
     RepositoryRecord, RetentionRecord, RetentionRule, RuleKind, RulesError, Secret, StateDb,
-    StateInspection, Table, TableProblem, TagRecord, TokenKey, TokenKeysRecord, Untagged,
-    check_immutable_tags, check_retention, schemas,
+    StateInspection, SystemKeys, Table, TableHash, TableProblem, TagRecord, TokenKey,
+    TokenKeysRecord, Untagged, check_immutable_tags, check_retention, schemas,
 };
 pub use oci::{
     Algorithm, Descriptor, Digest, DigestError, DigestHasher, ManifestError, ManifestLimits,

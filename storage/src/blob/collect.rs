@@ -11,6 +11,7 @@ use super::pending::blocking;
 use super::store::{BlobStore, Inner};
 use super::verified::FileIdentity;
 use crate::error::StorageError;
+use crate::planted::{PlantedBug, is_planted};
 use crate::{Digest, failpoint};
 
 /// What the catalogue says of a blob.
@@ -53,6 +54,9 @@ impl BlobStore {
         standing: impl FnOnce() -> Standing + Send + 'static,
     ) -> Result<Unlinked, StorageError> {
         let (store, digest) = (Arc::clone(self.inner()), digest.clone());
+        if is_planted(PlantedBug::CollectWithoutRecheck) {
+            return blocking("collect blob", move || collect_blindly(&store, &digest)).await;
+        }
         let guard = store.locks.lock(&digest).await;
         blocking("collect blob", move || collect(&store, &digest, min_age, standing, &guard)).await
     }
@@ -116,6 +120,16 @@ fn collect(
         Err(error) => return Err(StorageError::io("remove", &path)(error)),
     }
     failpoint::hit("collect.after_unlink");
+    Ok(Unlinked::Removed { bytes: metadata.len() })
+}
+
+/// What collection must never be like. The pause lets a push of the same digest come in between.
+#[allow(clippy::disallowed_methods)] // A planted bug, on a thread for blocking work.
+fn collect_blindly(store: &Inner, digest: &Digest) -> Result<Unlinked, StorageError> {
+    std::thread::sleep(Duration::from_millis(20));
+    let path = store.dir.blob(digest);
+    let Some(metadata) = stat(&path)? else { return Ok(Unlinked::Absent) };
+    fs::remove_file(&path).map_err(StorageError::io("remove", &path))?;
     Ok(Unlinked::Removed { bytes: metadata.len() })
 }
 

@@ -19,6 +19,7 @@ use super::sink::hash_prefix;
 use super::store::{BlobStore, Inner};
 use super::verified::FileIdentity;
 use crate::error::StorageError;
+use crate::planted::{PlantedBug, is_planted};
 use crate::{Digest, DigestHasher};
 
 /// Bytes read, and handed on, at once.
@@ -284,7 +285,7 @@ fn read_chunk(reader: &BlobReader, range: Range<u64>, hasher: Option<Box<DigestH
         return Chunk::Good(chunk.into(), Some(hasher));
     }
     let actual = hasher.finish();
-    if actual == reader.digest {
+    if actual == reader.digest || is_planted(PlantedBug::SkipReadCheck) {
         reader.store.verified.insert(&reader.digest, reader.identity);
         return Chunk::Good(chunk.into(), None);
     }

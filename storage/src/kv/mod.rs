@@ -12,4 +12,4 @@ pub use checkpoint::checkpoint;
 pub use columns::LogColumn;
 pub use open::{is_full, open_log_db, open_state_db, sync_wal};
 pub(crate) use read_only::open_read_only;
-pub use read_only::{open_log_db_read_only, wal_damage};
+pub use read_only::{open_log_db_read_only, state_wal_is_torn, wal_damage};

@@ -1,6 +1,6 @@
 //! Opens the databases, and decides which damage a replica may live with.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rocksdb::{ColumnFamilyDescriptor, DB, ErrorKind, Options};
 
@@ -24,7 +24,7 @@ pub fn open_log_db(path: &Path) -> Result<DB, StorageError> {
 
 /// Opens (or creates) the database of the state machine.
 ///
-/// Its WAL is never synced, so a power failure may tear it anywhere; it is cut at the first damage. What
+/// Its WAL is never synced, so a power failure may tear it anywhere; it is cut at the first damage or gap. What
 /// follows is applied again from the Raft log. All column families are flushed together, so that any such
 /// prefix is one state the machine really had.
 pub fn open_state_db(path: &Path) -> Result<DB, StorageError> {
@@ -48,7 +48,7 @@ pub fn sync_wal(db: &DB) {
 fn refuse_damaged_wal(path: &Path) -> Result<(), StorageError> {
     let files = wal::files(path)?;
     for (index, file) in files.iter().enumerate() {
-        let Some(damage) = wal::scan(file)? else { continue };
+        let Some(damage) = wal::scan(file)?.damage else { continue };
         let newest = index + 1 == files.len();
         let goes_on = match damage.intact_after {
             Some(intact) => format!("goes on at byte {intact}"),
@@ -66,20 +66,64 @@ fn refuse_damaged_wal(path: &Path) -> Result<(), StorageError> {
 }
 
 fn cut_damaged_wal(path: &Path) -> Result<(), StorageError> {
-    let mut files = wal::files(path)?.into_iter();
-    for file in files.by_ref() {
-        if let Some(damage) = wal::scan(&file)? {
-            tracing::warn!(path = %file.display(), at = damage.at, "cutting a torn WAL of the state");
-            wal::cut(&file, damage.at)?;
-            break;
-        }
-    }
-    // What was written after the damage is not a continuation of what was before it.
-    for later in files {
-        tracing::warn!(path = %later.display(), "emptying a WAL that follows a torn one");
-        wal::cut(&later, 0)?;
+    for torn in torn_wals(path)? {
+        tracing::warn!(path = %torn.path.display(), length = torn.keeps, why = torn.why, "cutting a WAL of the state");
+        wal::cut(&torn.path, torn.keeps)?;
     }
     Ok(())
+}
+
+/// A write-ahead log of the state of which not all can be used.
+pub(super) struct TornWal {
+    path: PathBuf,
+    /// The bytes of it that can be.
+    keeps: u64,
+    why: &'static str,
+    /// Only the end of the newest one: RocksDB would stop there by itself.
+    pub(super) is_end: bool,
+}
+
+/// What a start cuts off the write-ahead logs of the state, oldest first.
+///
+/// RocksDB alone would replay a file over a gap: an end that never reached the disk may have been a whole number
+/// of records. It may find a gap where there is none, before files that are no longer needed; that costs only that
+/// more is applied again. The Raft log is not cut in that way, since there it would lose what was acknowledged.
+pub(super) fn torn_wals(path: &Path) -> Result<Vec<TornWal>, StorageError> {
+    let files = wal::files(path)?;
+    let mut torn = Vec::new();
+    let mut intact = true;
+    let mut reached = None;
+    for (index, path) in files.iter().enumerate() {
+        let mut cut = |keeps, why, is_end| {
+            torn.push(TornWal { path: path.clone(), keeps, why, is_end });
+        };
+        if !intact {
+            cut(0, "it follows a torn one", false);
+            continue;
+        }
+        let found = wal::scan(path)?;
+        let follows = match (reached, &found.batches) {
+            (Some(reached), Some(batches)) => batches.start == reached,
+            _ => true,
+        };
+        if !follows {
+            cut(0, "it does not go on where the one before it ends", false);
+            intact = false;
+            continue;
+        }
+        if let Some(damage) = found.damage {
+            let is_end = damage.intact_after.is_none() && index + 1 == files.len();
+            cut(damage.at, "it is torn", is_end);
+            intact = false;
+        }
+        match found.batches {
+            Some(batches) => reached = Some(batches.end),
+            // RocksDB begins no file before the last one has something (unless it makes them in advance,
+            // `async_wal_precreate`, which is off): all of it was lost.
+            None => intact = false,
+        }
+    }
+    Ok(torn)
 }
 
 /// Whether RocksDB met the end of the volume, or of a quota. It has no error kind for that.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rocksdb::{ColumnFamilyDescriptor, DB, Options};
 
-use super::{LogColumn, options, wal};
+use super::{LogColumn, open, options, wal};
 use crate::error::StorageError;
 
 /// Opens what is there of `columns`. A torn end of the write-ahead log is passed over and not cut.
@@ -41,7 +41,7 @@ pub fn wal_damage(path: &Path) -> Result<Vec<String>, StorageError> {
     let files = wal::files(path)?;
     let mut found = Vec::new();
     for (index, file) in files.iter().enumerate() {
-        let Some(damage) = wal::scan(file)? else { continue };
+        let Some(damage) = wal::scan(file)?.damage else { continue };
         let newest = index + 1 == files.len();
         let how = match damage.intact_after {
             Some(intact) => format!("and goes on at byte {intact}"),
@@ -51,4 +51,10 @@ pub fn wal_damage(path: &Path) -> Result<Vec<String>, StorageError> {
         found.push(format!("{} is damaged at byte {} {how}", file.display(), damage.at));
     }
     Ok(found)
+}
+
+/// Whether a loss of power has left something in the write-ahead logs of the state at `path` that a start does not
+/// use: then what [`StateDb::open_read_only`](crate::StateDb::open_read_only) shows may be a state that never was.
+pub fn state_wal_is_torn(path: &Path) -> Result<bool, StorageError> {
+    Ok(open::torn_wals(path)?.iter().any(|torn| !torn.is_end))
 }

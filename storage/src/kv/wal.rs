@@ -3,9 +3,12 @@
 //! RocksDB's recovery modes cannot be told what a consensus log needs: a torn end is normal after a power
 //! failure, while damage with intact records behind it means that acknowledged writes are gone. The file
 //! format is RocksDB's "Write Ahead Log File Format": blocks of 32 KiB; in them records of
-//! `checksum u32 | length u16 | type u8 | payload`, the checksum a masked CRC32C of type and payload.
+//! `checksum u32 | length u16 | type u8 | payload`, the checksum a masked CRC32C of type and payload. A write batch
+//! is the payload of one record, or of several in a row; it begins with `sequence u64 | count u32`, and the next batch
+//! begins at `sequence + count`, in the next log too.
 
 use std::fs::{self, File};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use crate::durable::sync_file;
@@ -18,6 +21,14 @@ pub(super) struct Damage {
     pub(super) at: u64,
     /// The offset of a whole record after it, if there is one: then this is not a torn end.
     pub(super) intact_after: Option<u64>,
+}
+
+/// What [`scan`] found in a log.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Scan {
+    pub(super) damage: Option<Damage>,
+    /// The sequence numbers of its whole batches before the damage: from the first one's to the one after the last.
+    pub(super) batches: Option<Range<u64>>,
 }
 
 /// The write-ahead logs of the database in `directory`, oldest first.
@@ -37,9 +48,9 @@ pub(super) fn files(directory: &Path) -> Result<Vec<PathBuf>, StorageError> {
 }
 
 /// Reads a log to its end or to its first damage. A log is smaller than a few memtables, so it fits memory.
-pub(super) fn scan(path: &Path) -> Result<Option<Damage>, StorageError> {
+pub(super) fn scan(path: &Path) -> Result<Scan, StorageError> {
     let bytes = fs::read(path).map_err(StorageError::io("read", path))?;
-    Ok(find_damage(&bytes))
+    Ok(scan_bytes(&bytes))
 }
 
 /// Cuts a log to its first `length` bytes, durably.
@@ -50,24 +61,66 @@ pub(super) fn cut(path: &Path, length: u64) -> Result<(), StorageError> {
     Ok(())
 }
 
-fn find_damage(bytes: &[u8]) -> Option<Damage> {
+fn scan_bytes(bytes: &[u8]) -> Scan {
+    let mut batches = Batches::default();
     for (block, start) in bytes.chunks(BLOCK_BYTES).zip((0_usize..).step_by(BLOCK_BYTES)) {
         let mut at = 0;
         // Fewer bytes than a header at the end of a block are filling.
         while block.len() - at >= HEADER_BYTES || (at < block.len() && block.len() < BLOCK_BYTES) {
-            match record_len(block.get(at..).unwrap_or_default()) {
-                Some(length) => at += length,
-                None => {
-                    let damaged = start + at;
-                    return Some(Damage {
-                        at: damaged as u64,
-                        intact_after: intact_record(bytes, damaged + 1).map(|at| at as u64),
-                    });
-                }
-            }
+            let rest = block.get(at..).unwrap_or_default();
+            let Some(length) = record_len(rest) else {
+                let damaged = start + at;
+                let damage = Damage {
+                    at: damaged as u64,
+                    intact_after: intact_record(bytes, damaged + 1).map(|at| at as u64),
+                };
+                return Scan { damage: Some(damage), batches: batches.seen };
+            };
+            batches.take(rest.get(..length).unwrap_or_default());
+            at += length;
         }
     }
-    None
+    Scan { damage: None, batches: batches.seen }
+}
+
+/// Follows the sequence numbers through the records of one log.
+#[derive(Default)]
+struct Batches {
+    seen: Option<Range<u64>>,
+    /// What is known so far of the header of the batch that is being put together.
+    header: Vec<u8>,
+}
+
+impl Batches {
+    /// Takes the next whole record. Those that are about the log itself are passed over.
+    fn take(&mut self, record: &[u8]) {
+        let Some((&[.., kind], payload)) = record.split_first_chunk::<HEADER_BYTES>() else {
+            return;
+        };
+        let (first, last) = match kind {
+            FULL => (true, true),
+            FIRST => (true, false),
+            MIDDLE => (false, false),
+            LAST => (false, true),
+            _ => return,
+        };
+        if first {
+            self.header.clear();
+        }
+        let missing = BATCH_HEADER_BYTES - self.header.len();
+        self.header.extend(payload.iter().take(missing));
+        if last {
+            self.whole();
+        }
+    }
+
+    fn whole(&mut self) {
+        let Some((sequence, count)) = self.header.split_first_chunk::<8>() else { return };
+        let Some(count) = count.first_chunk::<4>() else { return };
+        let sequence = u64::from_le_bytes(*sequence);
+        let next = sequence.saturating_add(u32::from_le_bytes(*count).into());
+        self.seen = Some(self.seen.take().map_or(sequence, |seen| seen.start)..next);
+    }
 }
 
 /// The first whole record at or after `from`. Lengths before it may be damaged, so every offset is tried.
@@ -108,14 +161,29 @@ fn unmask(stored: u32) -> u32 {
 const BLOCK_BYTES: usize = 32 * 1024;
 const HEADER_BYTES: usize = 7;
 const LOG_NUMBER_BYTES: usize = 4;
+const BATCH_HEADER_BYTES: usize = 12;
+/// Types of records: a whole batch, or the pieces of one that does not fit its block. Those of recycled logs have
+/// other numbers; recycling is off.
+const FULL: u8 = 1;
+const FIRST: u8 = 2;
+const MIDDLE: u8 = 3;
+const LAST: u8 = 4;
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
     use super::*;
 
+    fn find_damage(bytes: &[u8]) -> Option<Damage> {
+        scan_bytes(bytes).damage
+    }
+
     fn record(payload: &[u8]) -> Vec<u8> {
-        let mut covered = vec![1];
+        piece(FULL, payload)
+    }
+
+    fn piece(kind: u8, payload: &[u8]) -> Vec<u8> {
+        let mut covered = vec![kind];
         covered.extend_from_slice(payload);
         let masked = crc32c::crc32c(&covered).rotate_right(15).wrapping_add(0xa282_ead8);
         let mut bytes = masked.to_le_bytes().to_vec();
@@ -166,6 +234,30 @@ mod tests {
         let mut padded = bytes.clone();
         padded.extend_from_slice(&record(b"later"));
         assert!(find_damage(&padded).unwrap().intact_after.is_some());
+    }
+
+    #[test]
+    fn batches_are_numbered_whether_whole_or_in_pieces() {
+        let batch = |sequence: u64, count: u32| {
+            let mut bytes = sequence.to_le_bytes().to_vec();
+            bytes.extend_from_slice(&count.to_le_bytes());
+            bytes.extend_from_slice(&[5; 30]);
+            bytes
+        };
+        assert_eq!(scan_bytes(&[]).batches, None);
+        let mut bytes = record(&batch(7, 3));
+        assert_eq!(scan_bytes(&bytes).batches, Some(7..10));
+        // Not a batch: the compression that is used from here on.
+        bytes.extend(piece(9, &[1, 0, 0, 0]));
+        let pieces = batch(10, 5);
+        bytes.extend(piece(FIRST, &pieces[..4]));
+        bytes.extend(piece(MIDDLE, &pieces[4..20]));
+        assert_eq!(scan_bytes(&bytes).batches, Some(7..10), "a batch that is not whole");
+        bytes.extend(piece(LAST, &pieces[20..]));
+        assert_eq!(scan_bytes(&bytes), Scan { damage: None, batches: Some(7..15) });
+        bytes.extend_from_slice(&record(&batch(15, 0))[..9]);
+        assert_eq!(scan_bytes(&bytes).batches, Some(7..15), "a batch behind the damage");
+        assert!(scan_bytes(&bytes).damage.is_some());
     }
 
     #[test]

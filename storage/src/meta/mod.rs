@@ -9,6 +9,7 @@ mod records;
 mod rules;
 mod settings;
 mod state_db;
+mod state_hash;
 mod table;
 mod write;
 
@@ -29,4 +30,5 @@ pub use settings::{
     Untagged,
 };
 pub use state_db::StateDb;
+pub use state_hash::{HashedState, SystemKeys, TableHash};
 pub use table::{KeyValue, KvRead, Table};

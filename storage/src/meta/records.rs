@@ -140,7 +140,8 @@ pub struct CollectionHoldsRecord {
     pub holds: Vec<CollectionHold>,
 }
 
-/// The schema of every record. Ids are never reused.
+/// The schema of every record. Ids are never reused. A new version may be written only from a feature level on:
+/// replicas that apply one entry with different programs must make the same bytes of it, see `state_hash`.
 pub mod schemas {
     use crate::codec::Schema;
 

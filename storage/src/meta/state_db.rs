@@ -12,14 +12,22 @@ use crate::kv;
 
 /// The open state database of one replica.
 pub struct StateDb {
-    db: DB,
+    engine: Engine,
     path: PathBuf,
+}
+
+/// What holds the tables.
+enum Engine {
+    RocksDb(DB),
+    /// On a simulated disk.
+    #[cfg(feature = "simulation")]
+    Memory(crate::simulation::MemoryDb),
 }
 
 impl StateDb {
     /// Opens or creates the database in the directory `path`; see [`crate::open_state_db`].
     pub fn open(path: &Path) -> Result<Self, StorageError> {
-        let db = Self { db: kv::open_state_db(path)?, path: path.to_owned() };
+        let db = Self { engine: Engine::open(path)?, path: path.to_owned() };
         derived::make(&db)?;
         Ok(db)
     }
@@ -27,12 +35,13 @@ impl StateDb {
     /// Opens the database without changing a byte of it, for a look at a replica that does not run.
     pub fn open_read_only(path: &Path) -> Result<Self, StorageError> {
         let columns = Table::ALL.map(Table::name);
-        Ok(Self { db: kv::open_read_only(path, &columns)?, path: path.to_owned() })
+        let engine = Engine::RocksDb(kv::open_read_only(path, &columns)?);
+        Ok(Self { engine, path: path.to_owned() })
     }
 
     /// Whether the database has that table: one of an older version may lack some.
     pub(super) fn has_table(&self, table: Table) -> bool {
-        self.db.cf_handle(table.name()).is_some()
+        self.column(table).is_ok()
     }
 
     /// Makes the tables that are made from others anew.
@@ -49,6 +58,11 @@ impl StateDb {
     /// Applies all of `ops` or none, in one RocksDB write. Not durable until [`Self::flush_wal`] or
     /// [`Self::checkpoint`]: a crash of the machine may undo the last writes, in order, newest first.
     pub fn write(&self, ops: MetaBatchOps) -> Result<(), StorageError> {
+        #[cfg(feature = "simulation")]
+        if let Engine::Memory(memory) = &self.engine {
+            memory.write(ops.into_iter().collect());
+            return Ok(());
+        }
         let mut batch = WriteBatch::default();
         for (table, key, value) in ops.into_iter() {
             let column = self.column(table)?;
@@ -57,7 +71,7 @@ impl StateDb {
                 None => batch.delete_cf(column, key),
             }
         }
-        self.db.write(batch).map_err(self.error("write"))
+        self.raw()?.write(batch).map_err(self.error("write"))
     }
 
     /// Makes every write so far durable. A failure ends the process.
@@ -65,29 +79,57 @@ impl StateDb {
     /// The Raft log may be purged only up to what was applied before a call of this or of
     /// [`Self::checkpoint`].
     pub fn flush_wal(&self) {
-        kv::sync_wal(&self.db);
+        match &self.engine {
+            Engine::RocksDb(db) => kv::sync_wal(db),
+            #[cfg(feature = "simulation")]
+            Engine::Memory(memory) => memory.sync(),
+        }
     }
 
     /// Writes all memtables to durable tables, so that the next open has nothing to replay.
     pub fn flush(&self) -> Result<(), StorageError> {
+        #[cfg(feature = "simulation")]
+        if let Engine::Memory(memory) = &self.engine {
+            memory.sync();
+            return Ok(());
+        }
         let columns =
             Table::ALL.iter().map(|table| self.column(*table)).collect::<Result<Vec<_>, _>>()?;
-        self.db.flush_cfs_opt(&columns, &FlushOptions::default()).map_err(self.error("flush"))
+        self.raw()?.flush_cfs_opt(&columns, &FlushOptions::default()).map_err(self.error("flush"))
     }
 
     /// Writes a durable copy into the directory `to`, which must not exist; see [`crate::checkpoint`].
     pub fn checkpoint(&self, to: &Path) -> Result<(), StorageError> {
-        kv::checkpoint(&self.db, to)
+        match &self.engine {
+            Engine::RocksDb(db) => kv::checkpoint(db, to),
+            #[cfg(feature = "simulation")]
+            Engine::Memory(memory) => memory.checkpoint(to),
+        }
     }
 
-    fn column(&self, table: Table) -> Result<&ColumnFamily, StorageError> {
-        self.db.cf_handle(table.name()).ok_or_else(|| StorageError::Corrupt {
+    /// RocksDB's own handle; a simulated disk has none.
+    pub(super) fn raw(&self) -> Result<&DB, StorageError> {
+        match &self.engine {
+            Engine::RocksDb(db) => Ok(db),
+            #[cfg(feature = "simulation")]
+            Engine::Memory(_) => Err(StorageError::Corrupt {
+                path: self.path.clone(),
+                reason: "a simulated disk is no RocksDB".to_owned(),
+            }),
+        }
+    }
+
+    pub(super) fn column(&self, table: Table) -> Result<&ColumnFamily, StorageError> {
+        self.raw()?.cf_handle(table.name()).ok_or_else(|| StorageError::Corrupt {
             path: self.path.clone(),
             reason: format!("table {} is missing", table.name()),
         })
     }
 
-    fn error(&self, operation: &'static str) -> impl FnOnce(rocksdb::Error) -> StorageError {
+    pub(super) fn error(
+        &self,
+        operation: &'static str,
+    ) -> impl FnOnce(rocksdb::Error) -> StorageError {
         let path = self.path.clone();
         move |source| match source.kind() {
             rocksdb::ErrorKind::Corruption => {
@@ -98,9 +140,23 @@ impl StateDb {
     }
 }
 
+impl Engine {
+    fn open(path: &Path) -> Result<Self, StorageError> {
+        #[cfg(feature = "simulation")]
+        if crate::simulation::is_on() {
+            return crate::simulation::MemoryDb::open(path).map(Self::Memory);
+        }
+        kv::open_state_db(path).map(Self::RocksDb)
+    }
+}
+
 impl KvRead for StateDb {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
-        self.db.get_cf(self.column(table)?, key).map_err(self.error("read"))
+        #[cfg(feature = "simulation")]
+        if let Engine::Memory(memory) = &self.engine {
+            return Ok(memory.get(table, key));
+        }
+        self.raw()?.get_cf(self.column(table)?, key).map_err(self.error("read"))
     }
 
     fn scan(
@@ -110,12 +166,16 @@ impl KvRead for StateDb {
         after: Option<&[u8]>,
         limit: usize,
     ) -> Result<Vec<KeyValue>, StorageError> {
+        #[cfg(feature = "simulation")]
+        if let Engine::Memory(memory) = &self.engine {
+            return Ok(memory.scan(table, prefix, after, limit));
+        }
         let mut read = ReadOptions::default();
         if let Some(end) = successor_of_prefix(prefix) {
             read.set_iterate_upper_bound(end);
         }
         let start = after.filter(|after| *after >= prefix).unwrap_or(prefix);
-        let pairs = self.db.iterator_cf_opt(
+        let pairs = self.raw()?.iterator_cf_opt(
             self.column(table)?,
             read,
             IteratorMode::From(start, Direction::Forward),

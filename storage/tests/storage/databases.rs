@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 
 use tercet_storage::{
     KvRead as _, LogColumn, MetaBatch, StateDb, StorageError, Table, checkpoint, open_log_db,
-    open_state_db, sync_wal,
+    open_state_db, state_wal_is_torn, sync_wal,
 };
 
 const ENTRIES: u32 = 50;
@@ -119,6 +119,71 @@ fn damaged_state_opens_with_the_prefix_wherever_the_damage_is() {
     assert_eq!(tags.len(), usize::from(applied) + 1);
 }
 
+/// A loss of power takes the end of one file and leaves the next one, which was written back earlier.
+#[test]
+fn state_does_not_go_on_behind_a_gap_between_two_files() {
+    const BATCHES: u8 = 40;
+    let root = tempfile::tempdir().unwrap();
+    let [live, before, gap] = ["live", "before", "gap"].map(|name| root.path().join(name));
+    let write = |db: &StateDb, numbers: std::ops::Range<u8>| {
+        for n in numbers {
+            let mut ops = tercet_storage::MetaBatchOps::default();
+            ops.put(Table::System, b"last_applied".to_vec(), vec![n]);
+            ops.put(Table::Tags, vec![n], vec![n; 100]);
+            db.write(ops).unwrap();
+        }
+    };
+    let db = StateDb::open(&live).unwrap();
+    copy_dir(&live, &before);
+    write(&db, 0..BATCHES / 2);
+    let older = largest_wal(&live);
+    copy_dir(&live, &gap);
+    // Turns the file over: a checkpoint flushes all.
+    db.checkpoint(&root.path().join("checkpoint")).unwrap();
+    write(&db, BATCHES / 2..BATCHES);
+    let newer = largest_wal(&live);
+    assert_ne!(older, newer);
+    let newer = (newer.file_name().unwrap().to_owned(), fs::read(&newer).unwrap());
+    let older = (
+        older.file_name().unwrap().to_owned(),
+        fs::read(gap.join(older.file_name().unwrap())).unwrap(),
+    );
+    drop(db);
+
+    let opened = |older_bytes: &[u8]| {
+        let copy = tempfile::tempdir().unwrap();
+        copy_dir(&before, copy.path());
+        fs::write(copy.path().join(&older.0), older_bytes).unwrap();
+        fs::write(copy.path().join(&newer.0), &newer.1).unwrap();
+        let torn = older_bytes.len() < older.1.len();
+        assert_eq!(state_wal_is_torn(copy.path()).unwrap(), torn);
+        let db = StateDb::open(copy.path()).unwrap();
+        assert!(!state_wal_is_torn(copy.path()).unwrap(), "it was cut");
+        let applied = db.get(Table::System, b"last_applied").unwrap().map(|value| value[0]);
+        let tags = db.scan(Table::Tags, b"", None, 100).unwrap().len();
+        assert_eq!(
+            tags,
+            applied.map_or(0, |applied| usize::from(applied) + 1),
+            "a state that never was"
+        );
+        applied
+    };
+    assert_eq!(opened(&older.1), Some(BATCHES - 1), "both files are whole");
+    // At the end of a record there is no damage that a checksum could tell. The first records may be RocksDB's own.
+    let mut ends = vec![0];
+    while let Some(length) = older.1.get(ends[ends.len() - 1]..).and_then(|rest| rest.get(4..6)) {
+        let length = usize::from(u16::from_le_bytes([length[0], length[1]]));
+        ends.push(ends[ends.len() - 1] + 7 + length);
+    }
+    assert_eq!(ends.pop(), Some(older.1.len()));
+    let batches = usize::from(BATCHES) / 2;
+    for (end, kept) in ends.iter().rev().zip((0..batches).rev()) {
+        let expected = kept.checked_sub(1).map(|applied| u8::try_from(applied).unwrap());
+        assert_eq!(opened(&older.1[..*end]), expected, "the older file with {kept} batches");
+        assert_eq!(opened(&older.1[..end + 9]), expected, "and a part of the next");
+    }
+}
+
 #[test]
 fn checkpoint_is_a_whole_database_of_its_moment() {
     let root = tempfile::tempdir().unwrap();
@@ -141,6 +206,7 @@ fn checkpoint_is_a_whole_database_of_its_moment() {
 }
 
 fn copy_dir(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
         fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
