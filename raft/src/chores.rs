@@ -2,8 +2,9 @@
 //! steps aside when its disk has become slow.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::consensus::Inner;
@@ -29,6 +30,7 @@ pub(crate) async fn keep(inner: Arc<Inner>, stop: CancellationToken) {
     let mut told = String::new();
     loop {
         tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             () = tokio::time::sleep(PAUSE) => {}
         }
@@ -37,6 +39,7 @@ pub(crate) async fn keep(inner: Arc<Inner>, stop: CancellationToken) {
             continue;
         }
         tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             () = round(&inner, &mut slow, &mut told) => {}
         }

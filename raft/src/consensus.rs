@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
-use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver;
+use openraft::storage::RaftLogStorage;
+use openraft::{LogState, RaftLogReader as _, ServerState};
 use tercet_storage::{Clock, DataDir, Digest, Headroom, Meta, Room, StateDb};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -27,8 +28,9 @@ use crate::outcome::Outcome;
 use crate::read::{self, Freshness, ReadBarrier};
 use crate::room::FullPeers;
 use crate::roster::HEARING_DEADLINE;
-use crate::type_config::alias::Raft;
-use crate::type_config::{MemberKind, NodeId, ReplicaNode};
+use crate::state_hash::StateHash;
+use crate::type_config::alias::{self, LogId, Raft};
+use crate::type_config::{MemberKind, NodeId, ReplicaNode, TypeConfig};
 use crate::{InitialMember, chores, membership, room};
 
 /// What [`Consensus::start`] needs.
@@ -156,7 +158,7 @@ pub(crate) struct Inner {
     /// Others that refuse entries because their disks are full.
     pub(crate) full_peers: FullPeers,
     pub(crate) barrier: ReadBarrier,
-    pub(crate) applied: watch::Receiver<Option<u64>>,
+    pub(crate) applied: alias::WatchReceiver<Option<u64>>,
     pub(crate) state: Arc<State>,
     /// What this binary understands.
     pub(crate) feature_level: u32,
@@ -179,6 +181,23 @@ pub(crate) struct Inner {
 impl Consensus {
     /// Opens the stores, checks that they belong together, and takes part.
     pub async fn start(options: StartOptions) -> Result<Self, RaftError> {
+        let path = options.data.log();
+        if !path.join("CURRENT").exists() {
+            // `bootstrap` creates the log before the identity, so an identity without a log means
+            // that votes and entries are gone.
+            return Err(RaftError::LogLost { path, last_log: 0, applied: 0 });
+        }
+        let log = LogStore::open(&path)?.watching(options.headroom.clone());
+        let fsync = log.fsync_latency();
+        Self::start_on(options, log, fsync).await
+    }
+
+    /// Takes part with this log, whose syncs `fsync` measures.
+    pub(crate) async fn start_on<L: RaftLogStorage<TypeConfig>>(
+        options: StartOptions,
+        mut log: L,
+        fsync: Latency,
+    ) -> Result<Self, RaftError> {
         let StartOptions {
             data,
             identity,
@@ -191,17 +210,13 @@ impl Consensus {
             feature_level,
             committed_blobs,
         } = options;
-        let log_path = data.log();
-        if !log_path.join("CURRENT").exists() {
-            // `bootstrap` creates the log before the identity, so an identity without a log means
-            // that votes and entries are gone.
-            return Err(RaftError::LogLost { path: log_path, last_log: 0, applied: 0 });
-        }
-        let log = LogStore::open(&log_path)?.watching(headroom.clone());
-        let fsync = log.fsync_latency();
         let machine = Machine::open_at(&data, committed_blobs, feature_level)?;
         let state = machine.state();
-        check_log_against_state(&log, &machine, &data)?;
+        let stopped = |error: io::Error| RaftError::Stopped(error.to_string());
+        let log_state = log.get_log_state().await.map_err(stopped)?;
+        if check_log_against_state(&log_state, &machine, &data)? == LogEnd::BeforeState {
+            go_on_from_state(&mut log, &log_state, &machine).await.map_err(stopped)?;
+        }
         let (blobs, applied) = (machine.blob_feed(), machine.watch_applied());
         let collected = machine.collected_feed();
         let full_peers = FullPeers::default();
@@ -213,7 +228,8 @@ impl Consensus {
             latencies: peer_latencies.clone(),
         };
         let config = Arc::new(timing.openraft_config(&identity.cluster_id)?);
-        if log.has_voted().await.map_err(|error| RaftError::Stopped(error.to_string()))? {
+        let vote = log.get_log_reader().await.read_vote().await.map_err(stopped)?;
+        if vote.is_some() {
             // openraft forgets across a restart that this replica has just confirmed a leader, and
             // would vote at once. The old leader may still answer reads on the strength of that
             // confirmation, for as long as `READ_LEASE_HEARTBEATS` says: stay silent until then.
@@ -222,6 +238,8 @@ impl Consensus {
         let raft = Raft::new(identity.node_id, config, network, log, machine)
             .await
             .map_err(|error| RaftError::Stopped(error.to_string()))?;
+        let progress = raft.watch_log_progress();
+        state.follow_log(Box::new(move || progress.get().and_then(|flushed| flushed.last_log_id)));
         let identity = found_cluster(&raft, identity, &node, &data).await?;
         let (barrier, waiting) = ReadBarrier::new();
         let inner = Arc::new(Inner {
@@ -294,6 +312,12 @@ impl Consensus {
     /// A copy of local metadata between two entries, for a backup; fails when the disk does.
     pub async fn checkpoint(&self) -> io::Result<Checkpoint> {
         self.inner.checkpoint().await
+    }
+
+    /// The digest of the state as of one index. Reads all of it, on a thread of its own; fails when the disk does,
+    /// and when a snapshot takes the state's place meanwhile.
+    pub async fn state_hash(&self) -> io::Result<StateHash> {
+        self.inner.state_hash().await
     }
 
     /// Who this replica is.
@@ -393,6 +417,7 @@ impl Consensus {
     /// Stops taking part. Everything acknowledged is on disk before and after.
     pub async fn shutdown(&self) {
         self.inner.stop.cancel();
+        self.inner.state.let_go();
         let workers =
             std::mem::take(&mut *self.inner.workers.lock().unwrap_or_else(PoisonError::into_inner));
         for worker in workers {
@@ -528,31 +553,72 @@ impl Inner {
     }
 }
 
-/// The log must reach as far as the state that was made from it, unless that state came as a
-/// snapshot; and the state must reach as far as the log was purged.
+/// Where the log ends.
+#[derive(Debug, PartialEq, Eq)]
+enum LogEnd {
+    /// Where the state does, or later; or the state came as a snapshot.
+    WithState,
+    /// Earlier, by entries that were not synced here when the machine lost its power.
+    BeforeState,
+}
+
+/// The log must reach as far as it was synced when the state was last written, and the state as far as the log was
+/// purged. A log that ends before the state has lost entries; if they were not synced, this replica has never confirmed
+/// them, and a majority of others has.
 fn check_log_against_state(
-    log: &LogStore,
+    log: &LogState<TypeConfig>,
     machine: &Machine,
     data: &DataDir,
-) -> Result<(), RaftError> {
+) -> Result<LogEnd, RaftError> {
     let io = |error: io::Error| RaftError::Stopped(error.to_string());
-    let applied = *machine.watch_applied().borrow();
-    let last_log = log.last_index().map_err(io)?;
-    let purged = log.purged_index().map_err(io)?;
-    let installed = machine.state().installed_index().map_err(io)?;
-    if applied > last_log && applied != installed {
-        return Err(RaftError::LogLost {
-            path: data.log(),
-            last_log: last_log.unwrap_or(0),
-            applied: applied.unwrap_or(0),
-        });
-    }
-    if purged > applied {
+    let state = machine.state();
+    let (applied, _) = state.applied().map_err(io)?;
+    let purged = log.last_purged_log_id.map(|id| id.index);
+    if purged > applied.map(|id| id.index) {
         return Err(RaftError::StateLost {
             path: data.state(),
             purged: purged.unwrap_or(0),
-            applied: applied.unwrap_or(0),
+            applied: applied.map_or(0, |id| id.index),
         });
+    }
+    let installed = state.installed().map_err(io)?;
+    // By leader and index: an entry that another one replaced may have lost its successor.
+    if applied <= log.last_log_id {
+        return Ok(LogEnd::WithState);
+    }
+    if applied == installed {
+        // What the log has there was replaced. It was removed when the state took its place, and that may not have been
+        // synced: another loss of power brings it back.
+        let replaced = log.last_log_id.map(|id| id.index) >= applied.map(|id| id.index);
+        return Ok(if replaced { LogEnd::BeforeState } else { LogEnd::WithState });
+    }
+    match state.log_must_reach().map_err(io)? {
+        Some(synced) if log.last_log_id.max(installed) >= Some(synced) => Ok(LogEnd::BeforeState),
+        _ => Err(RaftError::LogLost {
+            path: data.log(),
+            last_log: log.last_log_id.map_or(0, |id| id.index),
+            applied: applied.map_or(0, |id| id.index),
+        }),
+    }
+}
+
+/// Makes the state the beginning of the log, as a snapshot would be: openraft purges the log up to it, and what the
+/// log has behind it was replaced by the entries that are lost.
+async fn go_on_from_state<L: RaftLogStorage<TypeConfig>>(
+    log: &mut L,
+    log_state: &LogState<TypeConfig>,
+    machine: &Machine,
+) -> io::Result<()> {
+    let Some(applied) = machine.take_state_as_installed()? else { return Ok(()) };
+    tracing::warn!(
+        log = ?log_state.last_log_id,
+        state = ?applied,
+        "the log lost entries that were not synced yet: going on from the state, which has them"
+    );
+    if log_state.last_log_id.map(|id| id.index) >= Some(applied.index) {
+        let before = applied.index.checked_sub(1);
+        let before = before.map(|index| LogId { index, ..applied });
+        log.truncate_after(before).await?;
     }
     Ok(())
 }
@@ -578,4 +644,90 @@ async fn found_cluster(
     identity.founder = false;
     identity.store(data)?;
     Ok(identity)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+    use super::*;
+    use crate::type_config::alias::{Entry, LeaderId, Payload};
+
+    fn id(term: u64, index: u64) -> LogId {
+        LogId { leader_id: LeaderId { term, node_id: 7 }, index }
+    }
+
+    /// A state that has applied these entries, and was written while the log was synced up to `synced`.
+    fn machine(data: &DataDir, applied: &[LogId], synced: Option<LogId>) -> Machine {
+        let (blobs, _) = mpsc::channel(1);
+        let machine = Machine::open(data, blobs).unwrap();
+        machine.state().follow_log(Box::new(move || synced));
+        for log_id in applied {
+            let entry = Entry { log_id: *log_id, payload: Payload::Blank };
+            machine.state().apply(vec![entry]).unwrap();
+        }
+        machine
+    }
+
+    fn log_until(last: LogId) -> LogState<TypeConfig> {
+        LogState { last_purged_log_id: None, last_log_id: Some(last) }
+    }
+
+    #[tokio::test]
+    async fn a_log_may_end_before_the_state_by_what_was_not_synced_and_by_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::new(dir.path().to_owned());
+        let applied = [id(1, 0), id(1, 1), id(2, 2), id(2, 3)];
+        let machine = machine(&data, &applied, Some(id(1, 1)));
+        let check = |last| check_log_against_state(&log_until(last), &machine, &data);
+        assert_eq!(check(id(2, 3)).unwrap(), LogEnd::WithState);
+        assert_eq!(check(id(2, 9)).unwrap(), LogEnd::WithState);
+        assert_eq!(check(id(2, 2)).unwrap(), LogEnd::BeforeState);
+        assert_eq!(check(id(1, 1)).unwrap(), LogEnd::BeforeState);
+        // Entries of an earlier leader, whose successors were lost.
+        assert_eq!(check(id(1, 5)).unwrap(), LogEnd::BeforeState);
+        assert!(matches!(check(id(1, 0)), Err(RaftError::LogLost { last_log: 0, applied: 3, .. })));
+
+        let mut log = LogStore::open(&data.log()).unwrap();
+        go_on_from_state(&mut log, &log_until(id(2, 2)), &machine).await.unwrap();
+        assert_eq!(check(id(2, 2)).unwrap(), LogEnd::WithState);
+        assert_eq!(machine.state().installed().unwrap(), Some(id(2, 3)));
+        // Power may go before that is synced, and then the log still has what was replaced.
+        assert_eq!(check(id(1, 5)).unwrap(), LogEnd::BeforeState);
+    }
+
+    #[test]
+    fn a_log_behind_what_was_synced_has_lost_entries() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::new(dir.path().to_owned());
+        let applied = [id(2, 0), id(2, 1), id(2, 2)];
+        // What is synced further than the state reaches may be cut off again, and does not count.
+        let synced = machine(&data, &applied, Some(id(2, 5)));
+        let check = |last| check_log_against_state(&log_until(last), &synced, &data);
+        assert_eq!(check(id(2, 2)).unwrap(), LogEnd::WithState);
+        for last in [id(2, 1), id(1, 9)] {
+            assert!(matches!(check(last), Err(RaftError::LogLost { applied: 2, .. })));
+        }
+    }
+
+    #[test]
+    fn what_another_leader_has_replaced_need_not_be_reached() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::new(dir.path().to_owned());
+        // The log tells of the append of (2, 2) later than of those that it replaced.
+        let applied = [id(1, 0), id(1, 1), id(2, 2)];
+        let synced = machine(&data, &applied, Some(id(1, 9)));
+        assert_eq!(synced.state().log_must_reach().unwrap(), Some(id(1, 1)));
+        let check = |last| check_log_against_state(&log_until(last), &synced, &data);
+        assert_eq!(check(id(1, 1)).unwrap(), LogEnd::BeforeState);
+        assert!(check(id(1, 0)).is_err());
+    }
+
+    #[test]
+    fn a_state_of_an_older_version_does_not_say_how_far_the_log_was_synced() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::new(dir.path().to_owned());
+        let silent = machine(&data, &[id(1, 0), id(1, 1)], None);
+        let checked = check_log_against_state(&log_until(id(1, 0)), &silent, &data);
+        assert!(matches!(checked, Err(RaftError::LogLost { .. })));
+    }
 }

@@ -6,9 +6,9 @@
 //! it refuses to start, and is refused when it joins.
 
 use std::io;
-use std::time::Instant;
 
 use tercet_storage::{FeatureLevelRecord, StorageError};
+use tokio::time::Instant;
 
 use crate::command::Command;
 use crate::consensus::Inner;

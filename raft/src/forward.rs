@@ -1,8 +1,9 @@
 //! Writes: proposed here when this replica leads, handed to the leader when it does not.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use openraft::errors::{ClientWriteError, RaftError as OpenraftError};
+use tokio::time::Instant;
 
 use crate::command::{Command, Proposal};
 use crate::consensus::Inner;
@@ -85,7 +86,8 @@ impl Inner {
         let proposal = Proposal { at_ms: self.clock.now_ms(), command };
         let write = self.raft.client_write(proposal);
         let written = tokio::select! {
-            written = tokio::time::timeout_at(deadline.into(), write) => written,
+            biased;
+            written = tokio::time::timeout_at(deadline, write) => written,
             // It stays in this replica's log and may be committed when they have room again.
             why = self.room_is_lost() => return Attempt::NoSpace(why),
         };

@@ -1,8 +1,10 @@
 //! Who this replica is: decided once, on an empty disk, and fsynced before its first vote.
 
 use serde::{Deserialize, Serialize};
+use tercet_storage::planted::{PlantedBug, is_planted};
 use tercet_storage::{DataDir, atomic_write};
 
+use crate::chance;
 use crate::error::RaftError;
 use crate::refound::Unfinished;
 use crate::type_config::NodeId;
@@ -27,8 +29,10 @@ pub struct Identity {
 impl Identity {
     /// A new identity in the given cluster.
     pub fn join(name: &str, cluster_id: &str, now_ms: u64) -> Self {
+        let node_id =
+            if is_planted(PlantedBug::ReuseNodeId) { node_id_of(name) } else { random_node_id() };
         Self {
-            node_id: random_node_id(),
+            node_id,
             cluster_id: cluster_id.to_owned(),
             name: name.to_owned(),
             created_ms: now_ms,
@@ -38,7 +42,7 @@ impl Identity {
 
     /// A new identity in a new cluster.
     pub fn found(name: &str, now_ms: u64) -> Self {
-        let cluster_id = hex::encode(rand::random::<[u8; 16]>());
+        let cluster_id = hex::encode(chance::bytes::<16>());
         Self { founder: true, ..Self::join(name, &cluster_id, now_ms) }
     }
 
@@ -76,9 +80,14 @@ impl Identity {
 /// repetition becomes likely.
 fn random_node_id() -> NodeId {
     loop {
-        let id = rand::random::<u64>() >> 11;
+        let id = chance::number() >> 11;
         if id != 0 {
             return id;
         }
     }
+}
+
+/// The same for every disk of that name, as an id must never be: [`PlantedBug::ReuseNodeId`].
+fn node_id_of(name: &str) -> NodeId {
+    name.bytes().fold(1, |id: u64, byte| (id * 31 + u64::from(byte)) % (1 << 53))
 }

@@ -10,7 +10,7 @@ use tercet_storage::{
 
 use crate::error::RaftError;
 use crate::log::{KEY_COMMITTED, KEY_PURGED, KEY_VOTE, column};
-use crate::machine::{KEY_INSTALLED, KEY_LAST_APPLIED, KEY_MEMBERSHIP};
+use crate::machine::{KEY_INSTALLED, KEY_LAST_APPLIED, KEY_LOG_SYNCED, KEY_MEMBERSHIP};
 use crate::records::{LOG_ID, LogIdRecord, VOTE, VoteRecord, decode_entry, decode_membership};
 use crate::type_config::NodeId;
 use crate::type_config::alias::{LogId, Vote};
@@ -46,6 +46,8 @@ pub struct StatePosition {
     pub term: u64,
     /// Index of the snapshot that it came from.
     pub installed: Option<u64>,
+    /// Index that the log must reach: up to there it was synced. `None` in a state of an older version.
+    pub log_synced: Option<u64>,
     /// The members: name and id.
     pub members: Vec<(String, NodeId)>,
     /// What is wrong.
@@ -124,7 +126,7 @@ pub fn inspect_state(db: &StateDb) -> Result<StatePosition, RaftError> {
     let mut found = StatePosition::default();
     let read = |key: &[u8]| db.get(Table::System, key);
     let (applied, installed) = (read(KEY_LAST_APPLIED)?, read(KEY_INSTALLED)?);
-    let membership = read(KEY_MEMBERSHIP)?;
+    let (synced, membership) = (read(KEY_LOG_SYNCED)?, read(KEY_MEMBERSHIP)?);
     let mut position = |bytes: Option<Vec<u8>>, what: &str| {
         let decoded = bytes.map(|bytes| decode::<LogIdRecord>(LOG_ID, &bytes)).transpose();
         match decoded {
@@ -137,9 +139,11 @@ pub fn inspect_state(db: &StateDb) -> Result<StatePosition, RaftError> {
     };
     let (applied, installed) =
         (position(applied, "last applied"), position(installed, "installed snapshot"));
+    let synced = position(synced, "end of the synced log");
     found.applied = applied.map(|id| id.index);
     found.term = applied.map_or(0, |id| id.leader_id.term);
     found.installed = installed.map(|id| id.index);
+    found.log_synced = synced.map(|id| id.index);
     if let Some(bytes) = membership {
         match decode_membership(&bytes) {
             Ok(stored) => {

@@ -6,7 +6,9 @@
 //! [`Transport`] that the caller supplies.
 
 mod admit;
+mod blocking;
 mod bootstrap;
+mod chance;
 mod change;
 mod checkpoint;
 mod chores;
@@ -31,6 +33,10 @@ mod records;
 mod refound;
 mod room;
 mod roster;
+#[cfg(feature = "simulation")]
+#[doc(hidden)]
+pub mod simulation;
+mod state_hash;
 mod type_config;
 
 pub use bootstrap::{BootstrapOptions, InitialMember, bootstrap};
@@ -55,6 +61,7 @@ pub use refound::{
     Evidence, Founder, Refounded, Survey, SurvivingLog, Survivor, Task, Unfinished, begin_restore,
     refound_checkpoint, restored_state, resume,
 };
+pub use state_hash::{StateHash, hash_state};
 pub use type_config::{MemberKind, NodeId, ReplicaNode};
 
 /// The stores behind [`Consensus`], public so that openraft's own conformance suite and the crash

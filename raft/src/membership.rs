@@ -7,9 +7,10 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::consensus::Inner;
@@ -48,10 +49,12 @@ pub(crate) async fn keep(inner: Arc<Inner>, stop: CancellationToken) {
             inner.ask_for_place().await
         };
         let pause = tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             pause = look => pause,
         };
         tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
         }

@@ -11,10 +11,12 @@
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use openraft::LinearizerOption;
+use openraft::async_runtime::watch::WatchReceiver as _;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::consensus::Inner;
@@ -113,6 +115,7 @@ pub(crate) async fn run(
         let probing = inner.barrier.stale_for().is_some();
         let mut readers = Vec::new();
         tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             received = queue.recv() => match received {
                 None => return,
@@ -124,6 +127,7 @@ pub(crate) async fn run(
             readers.push(reader);
         }
         let freshness = tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             confirmed = tokio::time::timeout(inner.timing.read_deadline, inner.confirm()) => {
                 confirmed.map_or(Freshness::Stale, |()| Freshness::Fresh)
@@ -153,7 +157,7 @@ impl Inner {
             };
             if let Some(index) = index {
                 let mut applied = self.applied.clone();
-                let reached = applied.wait_for(|applied| *applied >= Some(index)).await.is_ok();
+                let reached = applied.wait_until_ge(&Some(index)).await.is_ok();
                 if reached {
                     return;
                 }

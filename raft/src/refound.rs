@@ -200,7 +200,7 @@ impl Survivor {
                 .map(|(id, node)| (node.name.clone(), *id, node.address.clone()))
                 .collect(),
         };
-        let log = match look_at_log(data, &mut survey).await {
+        let log = match look_at_log(data, &applied, &mut survey).await {
             Ok(log) => Some(log),
             Err(error) => {
                 survey.log_problem = Some(error.to_string());
@@ -351,12 +351,18 @@ pub fn refound_checkpoint(
     finish(data, &mark)
 }
 
-async fn look_at_log(data: &DataDir, survey: &mut Survey) -> Result<LogStore, RaftError> {
+async fn look_at_log(
+    data: &DataDir,
+    applied: &LogId,
+    survey: &mut Survey,
+) -> Result<LogStore, RaftError> {
     if !data.log().join("CURRENT").exists() {
         return Err(impossible("there is no log database"));
     }
     let mut log = LogStore::open(&data.log())?;
-    let end = log.last_index().map_err(damaged)?.unwrap_or(0);
+    let last = log.get_log_state().await.map_err(damaged)?.last_log_id;
+    // What the last entry of the state has replaced was never committed.
+    let end = last.filter(|last| last > applied).map_or(applied.index, |last| last.index);
     let purged = log.purged_index().map_err(damaged)?.unwrap_or(0);
     if purged > survey.applied {
         return Err(impossible(&format!(
@@ -381,6 +387,9 @@ async fn apply_rest(state: &State, log: &LogStore) -> Result<(), RaftError> {
     let mut reader = log.clone().get_log_reader().await;
     let end = log.last_index().map_err(damaged)?.map_or(0, |last| last.saturating_add(1));
     let applied = state.applied().map_err(damaged)?.0;
+    if log.clone().get_log_state().await.map_err(damaged)?.last_log_id <= applied {
+        return Ok(());
+    }
     let mut next = applied.map_or(0, |id| id.index.saturating_add(1));
     while next < end {
         let entries = reader.limited_get_log_entries(next, end).await.map_err(damaged)?;

@@ -6,13 +6,15 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::raft::AppendEntriesRequest;
 use tercet_storage::Room;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::blocking::blocking;
 use crate::command::{Command, Growth};
 use crate::consensus::Inner;
 use crate::error::{ProposeError, RpcError};
@@ -63,12 +65,13 @@ pub(crate) async fn keep(inner: Arc<Inner>, stop: CancellationToken) {
         inner.raft.runtime_config().elect(!inner.headroom.is_out() && !inner.is_removed());
         if room == Room::Ample {
             let headroom = inner.headroom.clone();
-            let made = tokio::task::spawn_blocking(move || headroom.restore()).await;
+            let made = blocking(move || headroom.restore()).await;
             if matches!(made, Ok(true)) {
                 tracing::info!("there is space again: the reserve of the data directory is back");
             }
         }
         tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             () = tokio::time::sleep(LOOK_EVERY) => {}
         }

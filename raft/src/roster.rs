@@ -2,11 +2,12 @@
 //! changes to it that are made of one openraft call.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::{ChangeMembers, Instant as _};
 use tercet_storage::StorageError;
+use tokio::time::Instant;
 
 use crate::consensus::Inner;
 use crate::network::Target;
@@ -243,7 +244,7 @@ impl Inner {
             if leader.is_some_and(|leader| leader != self.identity.node_id) {
                 return true;
             }
-            match tokio::time::timeout_at(end.into(), metrics.changed()).await {
+            match tokio::time::timeout_at(end, metrics.changed()).await {
                 Ok(Ok(())) => {}
                 // Raft has stopped: nobody is left to hand over.
                 Ok(Err(_)) => return false,

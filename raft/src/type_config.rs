@@ -98,6 +98,12 @@ impl TryFrom<WireNode> for ReplicaNode {
     }
 }
 
+/// What openraft runs on. A simulated one differs in its dice, and in that whoever waits is woken in turn.
+#[cfg(not(feature = "simulation"))]
+type Runtime = openraft::impls::TokioRuntime;
+#[cfg(feature = "simulation")]
+type Runtime = crate::simulation::Runtime;
+
 openraft::declare_raft_types!(
     /// The types that Tercet runs openraft with.
     pub TypeConfig:
@@ -105,6 +111,7 @@ openraft::declare_raft_types!(
         R = Outcome,
         NodeId = NodeId,
         Node = ReplicaNode,
+        AsyncRuntime = Runtime,
 );
 
 pub(crate) mod alias {
@@ -120,4 +127,6 @@ pub(crate) mod alias {
     pub(crate) type SnapshotMeta = openraft::alias::SnapshotMetaOf<TypeConfig>;
     pub(crate) type StoredMembership = openraft::alias::StoredMembershipOf<TypeConfig>;
     pub(crate) type Vote = openraft::alias::VoteOf<TypeConfig>;
+    pub(crate) type WatchReceiver<T> = openraft::alias::WatchReceiverOf<TypeConfig, T>;
+    pub(crate) type WatchSender<T> = openraft::alias::WatchSenderOf<TypeConfig, T>;
 }

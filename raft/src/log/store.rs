@@ -7,8 +7,8 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use openraft::LogState;
 use openraft::storage::{IOFlushed, RaftLogStorage};
-use openraft::{LogState, RaftLogReader};
 use rocksdb::{DB, WriteBatch};
 use tercet_storage::codec::encode;
 use tercet_storage::{Headroom, LogColumn, StorageError, failpoint, fatal, is_full, open_log_db};
@@ -65,11 +65,6 @@ impl LogStore {
         Ok(self.positions()?.last_log_id.map(|id| id.index))
     }
 
-    /// Whether this disk has ever voted or confirmed a leader.
-    pub(crate) async fn has_voted(&self) -> io::Result<bool> {
-        Ok(self.reader.clone().read_vote().await?.is_some())
-    }
-
     /// Index up to which the log was purged.
     pub(crate) fn purged_index(&self) -> io::Result<Option<u64>> {
         Ok(self.positions()?.last_purged_log_id.map(|id| id.index))
@@ -93,15 +88,15 @@ impl LogStore {
         }
     }
 
-    /// After a write that met the end of the volume RocksDB refuses all others, so that going on means
-    /// starting again. Its log has been cut to whole records then.
+    /// After a write that failed RocksDB refuses all others, so that going on means starting again, as after a failed
+    /// fsync. On a full volume its log has been cut to whole records then.
     fn write_failed(&self, error: rocksdb::Error) -> io::Error {
-        if is_full(&error) {
-            let told =
-                format!("the volume is full; make room and start again, nothing is lost ({error})");
-            fatal::die("write the Raft log", self.db.path(), &told);
-        }
-        io::Error::other(error)
+        let told = if is_full(&error) {
+            format!("the volume is full; make room and start again, nothing is lost ({error})")
+        } else {
+            error.to_string()
+        };
+        fatal::die("write the Raft log", self.db.path(), &told)
     }
 
     /// Waits until everything written before this call is on disk.

@@ -24,20 +24,25 @@ use std::sync::Arc;
 use futures_util::{FutureExt, Stream, StreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use tercet_storage::{DataDir, Digest, Meta, StateDb};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
+use crate::blocking::blocking;
 use crate::command::{Command, Proposal};
 use crate::error::RaftError;
 use crate::feature::FEATURE_LEVEL;
 use crate::type_config::TypeConfig;
-use crate::type_config::alias::{Entry, LogId, Payload, Snapshot, SnapshotMeta, StoredMembership};
+use crate::type_config::alias::{
+    Entry, LogId, Payload, Snapshot, SnapshotMeta, StoredMembership, WatchReceiver,
+};
 
 pub use collected::Collected;
 pub(crate) use collected::CollectedFeed;
 pub use retention::{PULLS_MAX, RETIRED_MAX};
 pub use snapshot::SnapshotDir;
 pub(crate) use snapshot::{SnapshotBuilder, SnapshotStore, fresh_dir as fresh_snapshot_dir};
-pub(crate) use state::{KEY_INSTALLED, KEY_LAST_APPLIED, KEY_MEMBERSHIP, State, verify_checkpoint};
+pub(crate) use state::{
+    KEY_INSTALLED, KEY_LAST_APPLIED, KEY_LOG_SYNCED, KEY_MEMBERSHIP, State, verify_checkpoint,
+};
 
 /// Entries applied in one RocksDB write batch at most.
 const APPLY_BATCH_MAX: usize = 256;
@@ -128,6 +133,14 @@ impl Machine {
         Arc::clone(&self.state)
     }
 
+    /// The log may begin behind the state from now on, as behind a snapshot; see [`State::take_as_installed`].
+    pub(crate) fn take_state_as_installed(&self) -> io::Result<Option<LogId>> {
+        let applied = self.state.take_as_installed()?;
+        // The log goes on from the state: one that got an older checkpoint could not.
+        self.snapshots.forget_before(applied.map(|id| id.index));
+        Ok(applied)
+    }
+
     pub(crate) fn blob_feed(&self) -> BlobFeed {
         self.committed_blobs.clone()
     }
@@ -137,7 +150,7 @@ impl Machine {
     }
 
     /// The index of the last applied entry, as it changes.
-    pub(crate) fn watch_applied(&self) -> watch::Receiver<Option<u64>> {
+    pub(crate) fn watch_applied(&self) -> WatchReceiver<Option<u64>> {
         self.state.watch_applied()
     }
 }
@@ -170,9 +183,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
             let (batch, responders): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
             // Not on a runtime thread: it waits while a checkpoint is being taken.
             let state = Arc::clone(&self.state);
-            let applied = tokio::task::spawn_blocking(move || state.apply(batch))
-                .await
-                .map_err(io::Error::other)??;
+            let applied = blocking(move || state.apply(batch)).await??;
             for (digest, size) in applied.blobs {
                 self.committed_blobs.push(digest, size);
             }
@@ -198,9 +209,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
     ) -> io::Result<()> {
         let state = Arc::clone(&self.state);
         let expected = meta.clone();
-        tokio::task::spawn_blocking(move || state.install(&expected, snapshot))
-            .await
-            .map_err(io::Error::other)??;
+        blocking(move || state.install(&expected, snapshot)).await??;
         // Blobs named by the snapshot never passed through apply here.
         self.committed_blobs.overflow();
         // And others may have been collected in what was passed over.

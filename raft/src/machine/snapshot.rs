@@ -13,6 +13,8 @@ use openraft::RaftSnapshotBuilder;
 use tercet_storage::{DataDir, StorageError, atomic_write, failpoint};
 
 use super::state::State;
+use crate::blocking::blocking;
+use crate::chance;
 use crate::error::RaftError;
 use crate::records::{decode_snapshot_meta, encode_snapshot_meta, to_io};
 use crate::type_config::TypeConfig;
@@ -111,7 +113,7 @@ impl SnapshotStore {
 
 /// A new, unused directory name below `<data>/snapshots`.
 pub(crate) fn fresh_dir(snapshots: &Path, kind: &str) -> PathBuf {
-    snapshots.join(format!("{kind}-{:016x}", rand::random::<u64>()))
+    snapshots.join(format!("{kind}-{:016x}", chance::number()))
 }
 
 /// Takes checkpoints for openraft.
@@ -127,7 +129,7 @@ impl SnapshotBuilder {
 
     pub(super) async fn build(&mut self) -> io::Result<Snapshot> {
         let (state, store) = (Arc::clone(&self.state), Arc::clone(&self.store));
-        tokio::task::spawn_blocking(move || {
+        blocking(move || {
             let dir = SnapshotDir::new(fresh_dir(&store.dir, "checkpoint"));
             let meta = state.checkpoint(dir.path())?;
             failpoint::hit("snapshot.checkpoint_taken");
@@ -135,8 +137,7 @@ impl SnapshotBuilder {
             store.publish(&snapshot)?;
             Ok(snapshot)
         })
-        .await
-        .map_err(io::Error::other)?
+        .await?
     }
 }
 

@@ -3,14 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use openraft::async_runtime::watch::WatchSender as _;
+use openraft::type_config::TypeConfigExt as _;
 use tercet_storage::codec::{decode, encode};
 use tercet_storage::{
     AwaitedBlobRecord, CollectionHoldsRecord, DataDir, Digest, KvRead, MemberRecord, Meta,
     MetaBatch, StateDb, StorageError, Table, failpoint, fatal, sync_dir,
 };
-use tokio::sync::watch;
 
 use super::apply;
 use super::snapshot::SnapshotDir;
@@ -18,15 +20,20 @@ use crate::error::RaftError;
 use crate::feature::{self, FEATURE_LEVEL};
 use crate::outcome::Outcome;
 use crate::records::{LOG_ID, LogIdRecord, decode_membership, encode_membership, to_io};
+use crate::state_hash::{self, StateHash};
 use crate::type_config::alias::{
-    Entry, LogId, Membership, Payload, SnapshotMeta, StoredMembership,
+    Entry, LogId, Membership, Payload, SnapshotMeta, StoredMembership, WatchReceiver, WatchSender,
 };
-use crate::type_config::{NodeId, ReplicaNode};
+use crate::type_config::{NodeId, ReplicaNode, TypeConfig};
 
 pub(crate) const KEY_LAST_APPLIED: &[u8] = b"last_applied";
 pub(crate) const KEY_MEMBERSHIP: &[u8] = b"membership";
 /// Position of the snapshot this database came from: the log may end before it.
 pub(crate) const KEY_INSTALLED: &[u8] = b"installed_snapshot";
+/// An applied entry up to which this replica's log was synced when the state was last written. Entries are applied
+/// once a majority has them, which this replica need not be part of: a power loss may take entries from the log that
+/// the state has.
+pub(crate) const KEY_LOG_SYNCED: &[u8] = b"log_synced";
 
 /// Records read at once while a received checkpoint is verified.
 const VERIFY_PAGE: usize = 64;
@@ -38,10 +45,19 @@ pub(crate) struct State {
     db: RwLock<Option<StateDb>>,
     /// Held while writing and while taking a checkpoint, so that a checkpoint lies between batches.
     writing: Mutex<()>,
-    applied: watch::Sender<Option<u64>>,
+    /// A snapshot waits for the database: whoever reads it for long lets go.
+    replacing: AtomicBool,
+    /// The replica stops: the same.
+    stopping: AtomicBool,
+    applied: WatchSender<Option<u64>>,
+    /// Tells up to where the log is synced, once Raft runs.
+    log_synced: OnceLock<LogSynced>,
     /// What this replica understands.
     feature_level: u32,
 }
+
+/// Up to where the log is surely synced.
+pub(crate) type LogSynced = Box<dyn Fn() -> Option<LogId> + Send + Sync>;
 
 /// What a batch of entries brought about, in order.
 pub(crate) struct Applied {
@@ -55,12 +71,15 @@ impl State {
         recover_interrupted_install(data)?;
         let db = StateDb::open(&data.state())?;
         let last = last_applied(&db)?;
-        let (applied, _) = watch::channel(last.map(|id| id.index));
+        let (applied, _) = TypeConfig::watch_channel(last.map(|id| id.index));
         Ok(Self {
             data: data.clone(),
             db: RwLock::new(Some(db)),
             writing: Mutex::new(()),
+            replacing: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
             applied,
+            log_synced: OnceLock::new(),
             feature_level: FEATURE_LEVEL,
         })
     }
@@ -79,17 +98,73 @@ impl State {
         self.with_db(|db| Ok(read(Meta(db))))
     }
 
-    pub(crate) fn watch_applied(&self) -> watch::Receiver<Option<u64>> {
+    pub(crate) fn watch_applied(&self) -> WatchReceiver<Option<u64>> {
         self.applied.subscribe()
+    }
+
+    /// Whether or not anybody waits for it.
+    fn tell_applied(&self, index: Option<u64>) {
+        self.applied.send_if_modified(|applied| {
+            *applied = index;
+            true
+        });
+    }
+
+    /// From now on the state remembers how far the log is synced.
+    pub(crate) fn follow_log(&self, synced: LogSynced) {
+        // Once in the life of a replica.
+        let _ = self.log_synced.set(synced);
+    }
+
+    /// The entry that the log has to reach, whatever happened to the machine; `None` if an older version wrote this.
+    pub(crate) fn log_must_reach(&self) -> io::Result<Option<LogId>> {
+        self.with_db(|db| position(db, KEY_LOG_SYNCED).map_err(to_io))
     }
 
     /// Index of the snapshot this database came from, if it did.
     pub(crate) fn installed_index(&self) -> io::Result<Option<u64>> {
+        Ok(self.installed()?.map(|id| id.index))
+    }
+
+    /// Position of that snapshot.
+    pub(crate) fn installed(&self) -> io::Result<Option<LogId>> {
+        self.with_db(|db| position(db, KEY_INSTALLED).map_err(to_io))
+    }
+
+    /// From now on the log may begin behind this state, as if it had come as a snapshot. Durable on return.
+    pub(crate) fn take_as_installed(&self) -> io::Result<Option<LogId>> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         self.with_db(|db| {
-            let bytes = db.get(Table::System, KEY_INSTALLED).map_err(to_io)?;
-            let record: Option<LogIdRecord> =
-                bytes.map(|bytes| decode(LOG_ID, &bytes)).transpose().map_err(to_io)?;
-            Ok(record.map(|record| LogId::from(record).index))
+            let applied = last_applied(db).map_err(to_io)?;
+            if let Some(id) = applied {
+                let mut batch = MetaBatch::new(db);
+                let bytes = encode(LOG_ID, &LogIdRecord::from(&id)).map_err(to_io)?;
+                batch.put(Table::System, KEY_INSTALLED, bytes);
+                batch.commit().map_err(to_io)?;
+                db.flush_wal();
+            }
+            Ok(applied)
+        })
+    }
+
+    /// Ends what reads for long.
+    pub(crate) fn let_go(&self) {
+        self.stopping.store(true, Ordering::Release);
+    }
+
+    /// The digest of all that the log has brought about up to one entry. Reads everything: not for a thread that
+    /// others wait for.
+    pub(crate) fn hash(&self) -> io::Result<StateHash> {
+        self.with_db(|db| {
+            let go_on = || {
+                !self.replacing.load(Ordering::Acquire) && !self.stopping.load(Ordering::Acquire)
+            };
+            state_hash::of(db, go_on)?.ok_or_else(|| {
+                io::Error::new(
+                    io::ErrorKind::Interrupted,
+                    "a snapshot takes the place of the state while it is read, or the replica stops: ask again",
+                )
+            })
         })
     }
 
@@ -131,6 +206,15 @@ impl State {
             if let Some(id) = last {
                 let bytes = encode(LOG_ID, &LogIdRecord::from(&id)).map_err(to_io)?;
                 batch.put(Table::System, KEY_LAST_APPLIED, bytes);
+                if let Some(synced) = self.log_synced.get().and_then(|synced| synced())
+                    // Else it may be an entry that this leader's have replaced.
+                    && (synced >= id || synced.leader_id == id.leader_id)
+                {
+                    // What is applied is never cut off the log again; what lies behind may be.
+                    let record = LogIdRecord::from(&synced.min(id));
+                    let bytes = encode(LOG_ID, &record).map_err(to_io)?;
+                    batch.put(Table::System, KEY_LOG_SYNCED, bytes);
+                }
             }
             failpoint::hit("state.before_commit");
             // A database that refuses a write is in an unknown state, as after a failed fsync.
@@ -142,7 +226,7 @@ impl State {
         })?;
         let (applied, last) = applied;
         if let Some(id) = last {
-            self.applied.send_replace(Some(id.index));
+            self.tell_applied(Some(id.index));
         }
         Ok(applied)
     }
@@ -170,7 +254,9 @@ impl State {
         let incoming = received.path().to_owned();
         prepare_incoming(&incoming, meta, self.feature_level)?;
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.replacing.store(true, Ordering::Release);
         let mut slot = self.write_slot();
+        self.replacing.store(false, Ordering::Release);
         // Closing the old database releases its lock file before the rename.
         *slot = None;
         let (current, backup) = (self.data.state(), backup_path(&self.data));
@@ -192,7 +278,7 @@ impl State {
         let last = last_applied(&db).map_err(to_io)?;
         *slot = Some(db);
         drop(slot);
-        self.applied.send_replace(last.map(|id| id.index));
+        self.tell_applied(last.map(|id| id.index));
         if let Err(error) = std::fs::remove_dir_all(&backup) {
             tracing::warn!(path = %backup.display(), %error, "cannot remove the replaced state database");
         }
@@ -355,7 +441,11 @@ fn recover_interrupted_install(data: &DataDir) -> Result<(), RaftError> {
 }
 
 fn last_applied(db: &StateDb) -> Result<Option<LogId>, StorageError> {
-    let bytes = db.get(Table::System, KEY_LAST_APPLIED)?;
+    position(db, KEY_LAST_APPLIED)
+}
+
+fn position(db: &StateDb, key: &[u8]) -> Result<Option<LogId>, StorageError> {
+    let bytes = db.get(Table::System, key)?;
     let record: Option<LogIdRecord> = bytes.map(|bytes| decode(LOG_ID, &bytes)).transpose()?;
     Ok(record.map(LogId::from))
 }

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use openraft::errors::{
     NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable,
@@ -13,6 +13,7 @@ use openraft::raft::{
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use serde::{Serialize, de::DeserializeOwned};
+use tokio::time::Instant;
 
 use super::snapshot::send_stream;
 use super::wire::{Message, decode_answer, encode_message};
@@ -162,6 +163,7 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
             decode_answer(RpcKind::Append, &answer).map_err(|error| network(&error))
         };
         tokio::select! {
+            biased;
             closed = cancel => Err(StreamingError::Closed(closed)),
             sent = send => sent.map_err(|error: RPCError<TypeConfig>| error.into()),
         }

@@ -10,6 +10,7 @@ use tercet_storage::Room;
 
 use super::wire::{decode_message, encode_answer};
 use super::{JoinRequest, RpcKind, receive_snapshot};
+use crate::blocking::blocking;
 use crate::command::Command;
 use crate::consensus::Inner;
 use crate::error::RpcError;
@@ -83,7 +84,7 @@ impl Inner {
         let (vote, meta, dir) =
             receive_snapshot(&self.data.snapshots(), body).await.map_err(malformed)?;
         let (received, announced) = (dir.clone(), meta.clone());
-        tokio::task::spawn_blocking(move || verify_checkpoint(received.path(), &announced))
+        blocking(move || verify_checkpoint(received.path(), &announced))
             .await
             .map_err(unavailable)?
             .map_err(malformed)?;

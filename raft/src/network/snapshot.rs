@@ -3,7 +3,7 @@
 //! `u32 length | head | file bytes | file bytes …`. The head carries the vote, what the snapshot
 //! contains, and each file's name, size and SHA-256; the receiver trusts none of it until it agrees.
 
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -12,10 +12,10 @@ use futures_util::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 use tercet_storage::codec::{CodecError, Envelope, encode};
 use tercet_storage::{Algorithm, Digest, DigestHasher, sync_dir, sync_file};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 
 use super::wire::SNAPSHOT_HEAD;
+use crate::blocking::blocking;
 use crate::machine::{SnapshotDir, fresh_snapshot_dir};
 use crate::records::{
     KindRecord, ReplicaRecord, SnapshotMetaRecord, VoteRecord, is_plain, to_io, without_kinds,
@@ -49,9 +49,7 @@ pub(super) async fn send_stream(
     snapshot: Snapshot,
 ) -> io::Result<BoxStream<'static, io::Result<Bytes>>> {
     let dir = snapshot.snapshot.clone();
-    let files = tokio::task::spawn_blocking(move || list_files(dir.path()))
-        .await
-        .map_err(io::Error::other)??;
+    let files = blocking(move || list_files(dir.path())).await??;
     let paths: Vec<(PathBuf, u64)> =
         files.iter().map(|file| (snapshot.snapshot.path().join(&file.name), file.size)).collect();
     let head = encode_head(&vote, &snapshot.meta, files).map_err(to_io)?;
@@ -93,11 +91,13 @@ pub(crate) async fn receive_snapshot(
     let head = body.exact(length as usize).await?;
     let (vote, meta, files) = decode_head(&head)?;
     let dir = SnapshotDir::new(fresh_snapshot_dir(snapshots, "incoming"));
-    tokio::fs::create_dir_all(dir.path()).await?;
+    let made = dir.clone();
+    blocking(move || std::fs::create_dir_all(made.path())).await??;
     for file in &files {
         receive_file(&mut body, dir.path(), file).await?;
     }
-    sync_dir(dir.path()).map_err(to_io)?;
+    let whole = dir.clone();
+    blocking(move || sync_dir(whole.path())).await?.map_err(to_io)?;
     Ok((vote, meta, dir))
 }
 
@@ -132,27 +132,25 @@ async fn receive_file(body: &mut Input, dir: &Path, head: &FileHead) -> io::Resu
     if !flat {
         return Err(invalid(format!("snapshot file name `{}`", head.name)));
     }
-    let mut file = tokio::fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .open(dir.join(&head.name))
-        .await?;
+    let path = dir.join(&head.name);
+    let open = {
+        let path = path.clone();
+        move || std::fs::File::options().write(true).create_new(true).open(path)
+    };
+    let mut file = blocking(open).await??;
     let mut hasher = DigestHasher::new(head.digest.algorithm());
     let mut left = head.size;
     while left > 0 {
         let chunk = body.up_to(left.min(CHUNK_BYTES as u64) as usize).await?;
         left -= chunk.len() as u64;
         hasher.update(&chunk);
-        file.write_all(&chunk).await?;
+        file = blocking(move || file.write_all(&chunk).map(|()| file)).await??;
     }
     let actual = hasher.finish();
     if actual != head.digest {
         return Err(invalid(format!("snapshot file `{}` arrived damaged", head.name)));
     }
-    // `sync_all` alone would not tell of a write that failed in the background.
-    file.flush().await?;
-    let (file, path) = (file.into_std().await, dir.join(&head.name));
-    tokio::task::spawn_blocking(move || sync_file(&file, &path)).await.map_err(io::Error::other)
+    blocking(move || sync_file(&file, &path)).await
 }
 
 fn list_files(dir: &Path) -> io::Result<Vec<FileHead>> {
@@ -175,7 +173,6 @@ fn list_files(dir: &Path) -> io::Result<Vec<FileHead>> {
 }
 
 fn hash_file(path: &Path) -> io::Result<(u64, Digest)> {
-    use std::io::Read;
     let mut file = std::fs::File::open(path)?;
     let mut hasher = DigestHasher::new(Algorithm::Sha256);
     let mut buffer = vec![0; CHUNK_BYTES];
@@ -194,16 +191,26 @@ async fn send_file(
     path: &Path,
     size: u64,
 ) -> io::Result<()> {
-    let mut file = tokio::fs::File::open(path).await?.take(size);
-    let mut sent = 0;
-    while sent < size {
-        let mut chunk = BytesMut::with_capacity(CHUNK_BYTES);
-        let read = file.read_buf(&mut chunk).await?;
-        if read == 0 {
+    let open = {
+        let path = path.to_owned();
+        move || std::fs::File::open(path)
+    };
+    let mut file = blocking(open).await??;
+    let mut left = size;
+    while left > 0 {
+        let mut chunk = vec![0; left.min(CHUNK_BYTES as u64) as usize];
+        let read = blocking(move || {
+            let read = file.read(&mut chunk)?;
+            chunk.truncate(read);
+            io::Result::Ok((file, chunk))
+        });
+        let chunk;
+        (file, chunk) = read.await??;
+        if chunk.is_empty() {
             return Err(invalid(format!("{} became shorter while it was sent", path.display())));
         }
-        sent += read as u64;
-        send_chunk(chunks, chunk.freeze()).await?;
+        left -= chunk.len() as u64;
+        send_chunk(chunks, Bytes::from(chunk)).await?;
     }
     Ok(())
 }
