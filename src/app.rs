@@ -12,7 +12,7 @@ use tercet_raft::{
 };
 use tercet_storage::{
     BlobStore, BlobStoreOptions, Clock, DataDir, Digest, Headroom, HeadroomOptions, StorageError,
-    SystemClock,
+    SystemClock, planted,
 };
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -53,6 +53,7 @@ pub async fn run(
         data_dir = %config.node.data_dir.display(),
         "starting"
     );
+    planted::announce();
     config.limits = descriptors::fit(config.limits);
     let access = Prepared::load(&config, sources).await.or_exit(Exit::Config)?;
     let data = DataDir::new(&config.node.data_dir);

@@ -12,6 +12,7 @@ mod leader;
 pub mod member;
 pub mod retention;
 pub mod scrub;
+pub mod state_hash;
 
 use std::sync::Arc;
 
@@ -31,6 +32,7 @@ pub fn router(core: &Arc<Core>) -> Router {
         .merge(gc::routes(core))
         .merge(retention::routes(core))
         .merge(scrub::routes(core))
+        .merge(state_hash::routes())
         .fallback(unknown)
         .layer(middleware::from_fn(audit::record))
         .with_state(Arc::clone(core))

@@ -65,6 +65,9 @@ fn tell(report: &Report) {
     if let (Some(replica), Some(cluster)) = (&report.replica, &report.cluster_id) {
         print::line(&format!("replica         {replica} of cluster {cluster}"));
     }
+    if let Some(state) = &report.state {
+        print::line(&format!("state           {state}"));
+    }
     for (what, count) in &report.counts {
         let shown = if what.contains("bytes") { bytes(*count) } else { count.to_string() };
         print::line(&format!("{what:<28} {shown}"));

@@ -18,6 +18,7 @@ mod retention;
 mod scrub;
 mod serve;
 mod signals;
+mod state_hash;
 mod status;
 
 use std::path::PathBuf;
@@ -60,6 +61,8 @@ enum Command {
     Scrub(scrub::ScrubArgs),
     /// Show the replicas of a cluster
     Status(status::StatusArgs),
+    /// Compare the replicated state of the members
+    StateHash(state_hash::StateHashArgs),
     /// Show, add, remove or promote the replicas of a cluster
     #[command(subcommand)]
     Member(member::MemberCommand),
@@ -149,6 +152,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
             Command::Retention(args) => retention::run(args).await,
             Command::Scrub(args) => scrub::run(args).await,
             Command::Status(args) => status::run(args).await,
+            Command::StateHash(args) => state_hash::run(args).await,
             Command::Member(command) => member::run(command).await,
             Command::Backup(args) => backup::run(args).await,
             Command::Restore(args) => restore::run(args).await,

@@ -1,5 +1,7 @@
 //! `TERCET_SECTION_KEY` variables.
 
+use tercet_storage::planted;
+
 use super::error::ConfigError;
 use super::keys::{KEYS, Key, Kind, VARIABLE_PREFIX, nearest};
 
@@ -66,6 +68,7 @@ fn value(key: &Key, name: &str, text: &str) -> Result<toml::Value, ConfigError> 
 fn refuse_unknown(name: &str) -> Result<(), ConfigError> {
     let Some(rest) = name.strip_prefix(VARIABLE_PREFIX) else { return Ok(()) };
     let reserved = RESERVED.iter().any(|reserved| name.starts_with(reserved));
+    let reserved = reserved || planted::is_variable(name);
     if reserved || is_service_link(rest) || KEYS.iter().any(|key| key.variable() == name) {
         return Ok(());
     }

@@ -2,14 +2,20 @@
 
 use std::fs;
 
-use tercet_raft::{Identity, LogInspection, RaftError, StatePosition, inspect_log, inspect_state};
-use tercet_storage::{DataDir, KvRead, Meta, StateDb};
+use tercet_raft::{
+    Identity, LogInspection, RaftError, StatePosition, hash_state, inspect_log, inspect_state,
+};
+use tercet_storage::{DataDir, KvRead, Meta, StateDb, state_wal_is_torn};
 
 use super::report::{Report, Severity};
 
 /// What to do about everything that is agreed on by all replicas.
 const REJOIN: &str = "never repaired here: empty this replica's data directory and start it, it rejoins and copies everything; if it is the last one, see `tercet recover` or a backup";
 const STATE_ONLY: &str = "if this is the last replica: `tercet recover --ignore-log`; otherwise empty its data directory and start it, it rejoins";
+/// A replica applies what a majority of others has synced.
+const UNSYNCED: &str = "start the replica: it goes on from the state";
+/// A look changes nothing, so it cannot cut anything off.
+const TORN: &str = "start the replica: it cuts off what is torn, and applies again what the Raft log has; then look again";
 
 /// Checks them and returns the state, if it can be read.
 pub(super) fn check(data: &DataDir, report: &mut Report) -> Option<(StateDb, StatePosition)> {
@@ -89,6 +95,19 @@ fn check_state(data: &DataDir, report: &mut Report) -> Option<(StateDb, StatePos
         }
         return None;
     }
+    match state_wal_is_torn(&path) {
+        Ok(false) => {}
+        Ok(true) => {
+            let what =
+                "a loss of power, or a bad disk, tore its write-ahead log: it was not looked at";
+            report.find(Severity::Damage, "state", what.to_owned(), TORN);
+            return None;
+        }
+        Err(error) => {
+            report.find(Severity::Damage, "state", error.to_string(), REJOIN);
+            return None;
+        }
+    }
     let db = match StateDb::open_read_only(&path) {
         Ok(db) => db,
         Err(error) => {
@@ -123,6 +142,8 @@ fn check_state(data: &DataDir, report: &mut Report) -> Option<(StateDb, StatePos
                 report.find(Severity::Damage, "state", problem.clone(), REJOIN);
             }
             report.count("applied index", position.applied.unwrap_or(0));
+            // A database of an older version lacks tables, and one with damage cannot be read: told above.
+            report.state = hash_state(&db).ok().map(|state| state.digest.to_string());
             Some((db, position))
         }
         Err(error) => {
@@ -144,12 +165,19 @@ fn compare(log: Option<&LogInspection>, state: &StatePosition, report: &mut Repo
         report.find(Severity::Damage, "log", what, REJOIN);
     }
     let last = log.last.or(log.purged);
-    if state.applied > last && state.applied != state.installed {
-        let what = format!(
-            "ends at {} and entries up to {} were applied: acknowledged entries are lost",
-            last.unwrap_or(0),
-            state.applied.unwrap_or(0)
-        );
+    if state.applied <= last || state.applied == state.installed {
+        return;
+    }
+    let ends = format!(
+        "ends at {} and entries up to {} were applied",
+        last.unwrap_or(0),
+        state.applied.unwrap_or(0)
+    );
+    if state.log_synced.is_some() && last.max(state.installed) >= state.log_synced {
+        let what = format!("{ends}: a loss of power took what was not synced yet");
+        report.find(Severity::Note, "log", what, UNSYNCED);
+    } else {
+        let what = format!("{ends}: acknowledged entries are lost");
         report.find(Severity::Damage, "log", what, STATE_ONLY);
     }
 }
@@ -168,4 +196,24 @@ fn check_seat(db: &StateDb, identity: &Identity, report: &mut Report) {
 
 fn retired<R: KvRead>(meta: Meta<'_, R>, node_id: u64) -> bool {
     meta.retired(node_id).unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_that_lost_what_was_not_synced_is_no_damage() {
+        let found = |last: u64, log_synced: Option<u64>| {
+            let log = LogInspection { last: Some(last), ..LogInspection::default() };
+            let state = StatePosition { applied: Some(9), log_synced, ..StatePosition::default() };
+            let mut report = Report::default();
+            compare(Some(&log), &state, &mut report);
+            report.findings.into_iter().map(|finding| finding.severity).collect::<Vec<_>>()
+        };
+        assert_eq!(found(9, Some(9)), []);
+        assert_eq!(found(6, Some(6)), [Severity::Note]);
+        assert_eq!(found(5, Some(6)), [Severity::Damage]);
+        assert_eq!(found(5, None), [Severity::Damage], "an older version does not tell");
+    }
 }

@@ -38,6 +38,8 @@ pub(crate) struct Report {
     pub(crate) replica: Option<String>,
     /// Its cluster.
     pub(crate) cluster_id: Option<String>,
+    /// The digest of the replicated state, as `tercet state-hash` shows it for a replica that runs.
+    pub(crate) state: Option<String>,
     /// Numbers, such as records by table, blobs and their bytes.
     pub(crate) counts: BTreeMap<String, u64>,
     /// What was found, the worst first.

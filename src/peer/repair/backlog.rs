@@ -7,7 +7,7 @@ use tercet_storage::Digest;
 use tokio::time::Instant;
 
 /// Missing blobs known by name; more are counted only, and found again when these are done.
-pub(super) const NAMED_MAX: usize = 8_192;
+pub(crate) const NAMED_MAX: usize = 8_192;
 /// One that failed so often makes room for another.
 const FAILURES_MAX: u32 = 3;
 /// Between two attempts at one blob, at most.
@@ -17,7 +17,7 @@ const BACKOFF_MAX: Duration = Duration::from_secs(30);
 const NOWHERE_PAUSE: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Default)]
-pub(super) struct Backlog {
+pub(crate) struct Backlog {
     named: BTreeMap<Digest, Missing>,
     /// Those of `named` that are not being fetched, the one that is due first in front.
     waiting: BTreeSet<(Instant, Digest)>,
@@ -54,7 +54,7 @@ impl Beyond {
 
 /// What an attempt that brought nothing has found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Setback {
+pub(crate) enum Setback {
     /// It is being fetched for somebody else.
     Busy,
     /// A member that may have it does not answer, or the disk does not take it.
@@ -65,25 +65,25 @@ pub(super) enum Setback {
 
 /// When a blob is tried again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Retry {
+pub(crate) struct Retry {
     /// So long from now.
-    pub(super) pause: Duration,
+    pub(crate) pause: Duration,
     /// Every member has said twice in a row that it lacks it.
-    pub(super) lost: bool,
+    pub(crate) lost: bool,
 }
 
 /// How it stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Totals {
+pub(crate) struct Totals {
     /// Blobs that belong here and are not.
-    pub(super) missing: usize,
+    pub(crate) missing: usize,
     /// For how long the oldest of them has been known to be missing.
-    pub(super) oldest: Duration,
+    pub(crate) oldest: Duration,
 }
 
 impl Backlog {
     /// Notes a missing blob, unless it is known already.
-    pub(super) fn note(&mut self, digest: Digest, size: u64, now: Instant) {
+    pub(crate) fn note(&mut self, digest: Digest, size: u64, now: Instant) {
         if self.named.contains_key(&digest) {
             return;
         }
@@ -111,7 +111,7 @@ impl Backlog {
 
     /// One that is due, with its size. It is not given out again before [`Backlog::done`] or
     /// [`Backlog::retry`].
-    pub(super) fn next(&mut self, now: Instant) -> Option<(Digest, u64)> {
+    pub(crate) fn next(&mut self, now: Instant) -> Option<(Digest, u64)> {
         let (due, _) = self.waiting.first()?;
         if *due > now {
             return None;
@@ -122,7 +122,7 @@ impl Backlog {
     }
 
     /// It is here, or not needed any more.
-    pub(super) fn done(&mut self, digest: &Digest) {
+    pub(crate) fn done(&mut self, digest: &Digest) {
         if let Some(missing) = self.named.remove(digest) {
             self.failing -= usize::from(missing.failures > 0);
             self.waiting.remove(&(missing.due, digest.clone()));
@@ -130,7 +130,7 @@ impl Backlog {
     }
 
     /// An attempt brought nothing; `None` if the blob is not wanted any more.
-    pub(super) fn retry(
+    pub(crate) fn retry(
         &mut self,
         digest: &Digest,
         setback: Setback,
@@ -155,7 +155,7 @@ impl Backlog {
     }
 
     /// Makes all of them due: the members have changed, and so has what can be had.
-    pub(super) fn hurry(&mut self, now: Instant) {
+    pub(crate) fn hurry(&mut self, now: Instant) {
         for (_, digest) in std::mem::take(&mut self.waiting) {
             if let Some(missing) = self.named.get_mut(&digest) {
                 missing.due = now;
@@ -165,7 +165,7 @@ impl Backlog {
     }
 
     /// Drops those that do not belong here any more; returns them.
-    pub(super) fn retain(&mut self, belongs_here: impl Fn(&Digest) -> bool) -> Vec<Digest> {
+    pub(crate) fn retain(&mut self, belongs_here: impl Fn(&Digest) -> bool) -> Vec<Digest> {
         let gone: Vec<Digest> =
             self.named.keys().filter(|digest| !belongs_here(digest)).cloned().collect();
         for digest in &gone {
@@ -175,12 +175,12 @@ impl Backlog {
     }
 
     /// A comparison begins: it counts anew what cannot be named.
-    pub(super) fn begin_comparison(&mut self) {
+    pub(crate) fn begin_comparison(&mut self) {
         self.before = std::mem::take(&mut self.beyond);
     }
 
     /// A comparison has ended.
-    pub(super) fn end_comparison(&mut self) {
+    pub(crate) fn end_comparison(&mut self) {
         let before = std::mem::take(&mut self.before);
         // The same blobs, as far as can be told: they have been missing for as long.
         if self.beyond.count > 0 {
@@ -189,11 +189,11 @@ impl Backlog {
     }
 
     /// There are more than can be named, and those that are named are done or cannot be had now.
-    pub(super) fn wants_more(&self) -> bool {
+    pub(crate) fn wants_more(&self) -> bool {
         self.beyond.count > 0 && self.named.len() == self.failing && self.failing < NAMED_MAX
     }
 
-    pub(super) fn totals(&self, now: Instant) -> Totals {
+    pub(crate) fn totals(&self, now: Instant) -> Totals {
         let beyond = self.beyond.count.max(self.before.count);
         let named = self.named.values().map(|missing| missing.since);
         let oldest = named.chain(self.beyond.since).chain(self.before.since).min();

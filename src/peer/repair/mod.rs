@@ -5,8 +5,7 @@
 //! What does not fit there, and what went missing otherwise, is found by comparing the catalogue with
 //! the disk (`compare`). Both fill the `backlog`; `fetching` empties it.
 
-#[doc(hidden)]
-pub mod backlog;
+mod backlog;
 mod budget;
 mod census;
 mod compare;
