@@ -10,17 +10,20 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use futures_util::future::try_join_all;
+use rand::rngs::StdRng;
 use rustix::process::Signal;
 
 use crate::{
     binary::Binary,
     client::{RegistryClient, Target},
-    disk::{SmallVolume, VolumeSpec},
+    disk::{FaultyDisk, Lost, PowerLoss, SmallVolume, VolumeSpec},
     files::{FileCount, count_files},
     launch::Launch,
-    options::{ClusterOptions, Listener, Place},
+    memory_group::MemoryGroup,
+    options::{ClusterOptions, Listener, Place, Way},
     ports::{PortBlock, network_address},
     replica::{Memory, Replica},
+    say::warn,
     scratch::Scratch,
     status::Status,
     tls::Authority,
@@ -35,6 +38,10 @@ const START_DEADLINE: Duration = Duration::from_secs(60);
 /// The configured grace period is 25 s.
 const STOP_DEADLINE: Duration = Duration::from_secs(35);
 const OPS_DEADLINE: Duration = Duration::from_secs(3);
+/// Until every thread of a process that was told to stop has heard of it.
+const STOP_PAUSE: Duration = Duration::from_millis(20);
+/// Of a replica's four ports: where a proxy stands before its peer listener.
+const PROXY_PORT: u16 = 3;
 
 /// Replicas `0..n`, each a `tercet serve` with its own folder. End a test with [`Cluster::shut_down`]: a
 /// cluster that is dropped without it belongs to a failed test, and prints the ends of its logs.
@@ -44,6 +51,10 @@ pub struct Cluster {
     replicas: Vec<Replica>,
     /// Replica -> its disk. After the processes and before the folder they are in, when all is dropped.
     volumes: BTreeMap<usize, SmallVolume>,
+    /// The same of disks that fail.
+    disks: BTreeMap<usize, FaultyDisk>,
+    /// The same of bounds on its memory: only a group without processes can be removed.
+    memory_groups: BTreeMap<usize, MemoryGroup>,
     scratch: Scratch,
     http: reqwest::Client,
     /// Whose certificates the replicas have, where a listener speaks HTTPS.
@@ -119,6 +130,8 @@ impl Cluster {
             binary,
             replicas,
             volumes: BTreeMap::new(),
+            disks: BTreeMap::new(),
+            memory_groups: BTreeMap::new(),
             scratch,
             http: http.build()?,
             authority,
@@ -176,9 +189,73 @@ impl Cluster {
         self.volumes.get(&index).with_context(|| format!("replica {index} has no disk of its own"))
     }
 
+    /// Gives a replica that has not been started yet a disk that can fail and lose its power. Needs root and
+    /// `/dev/fuse`.
+    pub(crate) fn give_disk(&mut self, index: usize) -> Result<()> {
+        let disk = FaultyDisk::mount(&self.replica(index).data_dir)?;
+        self.disks.insert(index, disk);
+        Ok(())
+    }
+
+    /// A replica's disk that can fail.
+    pub(crate) fn disk(&self, index: usize) -> Result<&FaultyDisk> {
+        self.disks.get(&index).with_context(|| format!("replica {index} has no disk that can fail"))
+    }
+
+    /// These replicas lose their power at the same instant: what is durable then is what they come back to. They
+    /// do not run afterwards.
+    pub(crate) fn lose_power(
+        &mut self,
+        indices: &[usize],
+        mut loss: impl FnMut() -> PowerLoss,
+        random: &mut StdRng,
+    ) -> Result<Lost> {
+        // Stopped first: a process that lives on without its disk would answer, and one without power does not.
+        for index in indices {
+            if self.is_running(*index) {
+                self.pause(*index)?;
+            }
+        }
+        // Nothing else of this program is to happen in between.
+        #[allow(clippy::disallowed_methods)]
+        std::thread::sleep(STOP_PAUSE);
+        for index in indices {
+            self.disk(*index)?.cut();
+        }
+        for index in indices {
+            // One that has noticed its disk by itself has ended; both are the end.
+            if self.is_running(*index) {
+                self.kill9(*index)?;
+            }
+        }
+        let mut all = Lost::default();
+        for index in indices {
+            let disk = self.disks.get_mut(index).context("a disk that was cut")?;
+            let lost = disk.lose_power(loss(), random)?;
+            all.files += lost.files;
+            all.writes += lost.writes;
+            all.names += lost.names;
+        }
+        Ok(all)
+    }
+
     /// How a replica is started from now on.
     pub fn set_launch(&mut self, index: usize, launch: Launch) {
         self.replica_mut(index).launch = launch;
+    }
+
+    /// Bounds the memory of a replica's processes from its next start on, page cache included. Needs root.
+    pub fn bound_memory(&mut self, index: usize, bytes: u64) -> Result<()> {
+        let group = MemoryGroup::new(bytes)?;
+        self.set_launch(index, group.launch());
+        self.memory_groups.insert(index, group);
+        Ok(())
+    }
+
+    /// What [`Self::bound_memory`] has made.
+    pub fn memory_group(&self, index: usize) -> Result<&MemoryGroup> {
+        let group = self.memory_groups.get(&index);
+        group.with_context(|| format!("the memory of replica {index} has no bound"))
     }
 
     /// Whether a replica has a process, as far as the driver knows.
@@ -233,7 +310,14 @@ impl Cluster {
 
     /// A client whose requests all go to one replica.
     pub fn client(&self, index: usize) -> Result<RegistryClient> {
-        self.client_of(vec![self.registry_url(index)], Target::One)
+        let replica = self.replica(index);
+        let base = replica.front.as_ref().unwrap_or(&replica.registry).clone();
+        self.client_of(vec![base], Target::One)
+    }
+
+    /// From now on new clients of a replica go to this base URL, such as that of a proxy.
+    pub(crate) fn set_front(&mut self, index: usize, url: String) {
+        self.replica_mut(index).front = Some(url);
     }
 
     /// A client that sends every single request to the next replica in turn.
@@ -302,8 +386,11 @@ impl Cluster {
     }
 
     /// Throws away the data folder of a replica that does not run.
-    pub fn wipe(&self, index: usize) -> Result<()> {
-        self.replica(index).wipe()
+    pub fn wipe(&mut self, index: usize) -> Result<()> {
+        match self.disks.get_mut(&index) {
+            Some(disk) => disk.replace(),
+            None => self.replica(index).wipe(),
+        }
     }
 
     /// Waits until a replica's process has ended by itself.
@@ -328,6 +415,11 @@ impl Cluster {
     /// The files below a folder of a replica's data, such as `blobs` or `uploads`.
     pub fn files(&self, index: usize, folder: &str) -> Result<FileCount> {
         count_files(&self.replica(index).data_dir.join(folder))
+    }
+
+    /// What reaches the ops listeners.
+    pub(crate) fn http(&self) -> &reqwest::Client {
+        &self.http
     }
 
     /// What a replica says about the cluster.
@@ -461,7 +553,8 @@ impl Drop for Cluster {
             return;
         }
         for replica in &self.replicas {
-            eprintln!("---- the end of {}'s log\n{}", replica.name, replica.log_tail());
+            let end = replica.log_tail();
+            warn(&format!("---- the end of {}'s log\n{end}", replica.name));
         }
         self.scratch.failed();
     }
@@ -481,14 +574,20 @@ fn make_replica(
     let url = |scheme: &str, offset: u16| format!("{scheme}://{inner}:{}", port + offset);
     let registry = SocketAddr::new(host.map_or(address, |host| host.address), port);
     let scheme = |listener| if options.tls.contains(&listener) { "https" } else { "http" };
+    let peer = options
+        .peers
+        .get(number)
+        .cloned()
+        .unwrap_or_else(|| url(if host.is_some() { "https" } else { "http" }, 1));
     let file = |ending: &str| scratch.path().join(format!("{name}.{ending}"));
     Ok(Replica {
         registry: format!("{}://{registry}", scheme(Listener::Registry)),
-        peer: options
-            .peers
-            .get(number)
-            .cloned()
-            .unwrap_or_else(|| url(if host.is_some() { "https" } else { "http" }, 1)),
+        advertised: match options.way {
+            Way::Straight => peer.clone(),
+            Way::Proxied => url("http", PROXY_PORT),
+        },
+        peer,
+        front: None,
         ops: url(scheme(Listener::Ops), 2),
         data_dir: scratch.path().join(&name),
         config: file("toml"),

@@ -4,9 +4,12 @@ use std::{
     collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use anyhow::{Context, Result};
+
+use crate::not_shown::{OrNotShown as _, ensure_shown};
 
 /// The regular files below a folder.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,4 +41,12 @@ pub fn count_files(folder: &Path) -> Result<FileCount> {
         }
     }
     Ok(count)
+}
+
+/// Copies a folder with all that is in it, owners and times too.
+pub(crate) fn copy_folder(from: &Path, to: &Path) -> Result<()> {
+    let status =
+        Command::new("cp").arg("-a").arg("--").arg(from).arg(to).status().or_not_shown()?;
+    ensure_shown!(status.success(), "cp -a {} {}: {status}", from.display(), to.display());
+    Ok(())
 }

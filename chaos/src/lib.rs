@@ -21,28 +21,40 @@ mod files;
 mod haproxy;
 mod http2;
 mod images;
+mod judge;
 mod large;
 mod launch;
 mod layout;
 mod memory_group;
+mod nemesis;
 mod network;
+mod not_shown;
 mod options;
+mod planted;
 mod ports;
 mod raw;
 mod replica;
+mod report;
+mod say;
 mod scenario;
 mod scratch;
 mod status;
+mod stop;
+mod timeline;
 mod tls;
 mod tools;
 mod turn;
 mod users;
+mod verify;
 mod wait;
 mod workload;
 
 pub use binary::Binary;
-pub use check::{Operation, OperationKind, check_register};
-pub use client::{Answer, RegistryClient, Target, Upload};
+pub use check::{
+    CheckedTags, Ends, Explained, Operation, OperationKind, SearchLimits, check_history,
+    check_register, explain,
+};
+pub use client::{Answer, Login, RegistryClient, Target, Upload};
 pub use cluster::Cluster;
 pub use conformance::{Conformance, Report};
 pub use containerd::ContainerdDaemon;
@@ -57,6 +69,9 @@ pub use http2::{
     END_HEADERS, END_STREAM, FrameKind, Http2, Seen, Sent, frame, remembered_field, request_block,
 };
 pub use images::RealImages;
+pub use judge::{
+    Case, Control, Mutation, Outcome, Table as JudgeTable, find_mutation, judge, mutations,
+};
 pub use large::LargeBlob;
 pub use launch::Launch;
 pub use layout::{Descriptor, Layout};
@@ -66,15 +81,20 @@ pub use options::{ClusterOptions, Listener};
 pub use ports::PortBlock;
 pub use raw::{RawAnswer, raw_exchange, raw_send_and_cut};
 pub use replica::{Memory, Replica};
+pub use report::{Judged, Report as ScenarioReport, RunReport, Saved, Totals, Verdict};
+pub use say::{say, warn};
 pub use scenario::{
-    Length, Needs, Report as ScenarioReport, Run, Scenario, Verdict, all as scenarios, execute,
-    find as find_scenario, new_seed,
+    Lane, Length, NOTE as PAGE_NOTE, Needs, Run, Scenario, all as scenarios, derived_seed, execute,
+    execute_within, find as find_scenario, fixed_seed, new_seed, pages as scenario_pages,
 };
 pub use scratch::Scratch;
 pub use status::{Member, Status};
+pub use stop::stop;
+pub use timeline::{Band, Latency, LeaderChange, Mark, RequestKind, Spell, Timeline, Track};
 pub use tls::{Authority, Certificate};
 pub use tools::{Tool, ToolOutput};
 pub use turn::{Share, Turn};
 pub use users::User;
+pub use verify::{Mode, Strictness, VerifyOptions, Work, read_password, verify};
 pub use wait::{wait_until, within};
 pub use workload::{Counts, Invariant, Kept, Ledger};

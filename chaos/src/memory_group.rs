@@ -11,6 +11,9 @@ use anyhow::{Context, Result, bail};
 
 use crate::launch::Launch;
 
+/// Behind it stands the process that made the group, and a number.
+const PREFIX: &str = "tercet-chaos-";
+
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
 /// A memory cgroup of its own, of version 1 or 2, whichever the machine has. Removed when dropped, which the
@@ -40,8 +43,9 @@ impl MemoryGroup {
     /// A group whose processes may use so many bytes together, page cache included. Needs root.
     pub fn new(bytes: u64) -> Result<Self> {
         let (parent, files) = hierarchy()?;
+        remove_abandoned(&parent);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let folder = parent.join(format!("tercet-chaos-{}-{number}", process::id()));
+        let folder = parent.join(format!("{PREFIX}{}-{number}", process::id()));
         fs::create_dir(&folder).with_context(|| format!("make {}", folder.display()))?;
         let group = Self { folder, files };
         let limit = group.folder.join(files.limit);
@@ -76,9 +80,28 @@ impl MemoryGroup {
 
 impl Drop for MemoryGroup {
     fn drop(&mut self) {
-        // One with processes in it stays; it is empty after the next start of the machine.
+        // One with processes in it stays, until another run finds it empty.
         let _ = fs::remove_dir(&self.folder);
     }
+}
+
+/// Those of programs that were killed. One that still has processes in it refuses.
+fn remove_abandoned(parent: &Path) {
+    let Ok(entries) = fs::read_dir(parent) else { return };
+    for entry in entries.flatten() {
+        if maker(&entry.file_name().to_string_lossy()).is_some_and(is_gone) {
+            let _ = fs::remove_dir(entry.path());
+        }
+    }
+}
+
+/// The process that made a group of this name, if it is one of ours.
+fn maker(name: &str) -> Option<u32> {
+    name.strip_prefix(PREFIX)?.split_once('-')?.0.parse().ok()
+}
+
+fn is_gone(pid: u32) -> bool {
+    !Path::new("/proc").join(pid.to_string()).exists()
 }
 
 fn hierarchy() -> Result<(PathBuf, Files)> {
@@ -97,4 +120,32 @@ fn hierarchy() -> Result<(PathBuf, Files)> {
         }
     }
     bail!("no memory cgroup is mounted: neither version 1 nor 2")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn only_groups_of_programs_that_are_gone_are_removed() {
+        assert_eq!(maker("tercet-chaos-17-0"), Some(17));
+        assert_eq!(maker("tercet-chaos-all"), None);
+        assert_eq!(maker("system.slice"), None);
+
+        // In an ordinary folder, where `remove_dir` refuses one that is not empty, as the kernel does.
+        let parent = tempfile::tempdir().unwrap();
+        let own = format!("{PREFIX}{}-0", process::id());
+        // Beyond the largest process id of Linux.
+        let gone = format!("{PREFIX}{}-0", 1_u32 << 23);
+        let busy = format!("{PREFIX}{}-1", 1_u32 << 23);
+        for name in [own.as_str(), &gone, &busy, "other"] {
+            fs::create_dir(parent.path().join(name)).unwrap();
+        }
+        fs::write(parent.path().join(&busy).join("process"), "").unwrap();
+        remove_abandoned(parent.path());
+        let is_there = |name: &str| parent.path().join(name).is_dir();
+        assert!(is_there(&own) && is_there(&busy) && is_there("other"));
+        assert!(!is_there(&gone));
+    }
 }

@@ -9,6 +9,7 @@ use std::{
     net::{IpAddr, Ipv4Addr},
     path::PathBuf,
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
@@ -16,21 +17,38 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{
     launch::Launch,
+    not_shown::OrNotShown as _,
     tools::{Tool, require_root},
     wait::wait_until,
 };
 
 /// The bridge's own address: where clients are.
-const HUB: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
+pub(crate) const HUB: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
 const FIRST_HOST: u8 = 10;
 const BRIDGE: &str = "chaos0";
+/// Name of each host's link at the bridge, before its number.
+const LINK: &str = "host";
 const START_DEADLINE: Duration = Duration::from_secs(10);
-/// Each host filters what it sends and what it takes, by the other side's address.
+/// Each host filters what it sends and what it takes: by the other side's address, by its own port, and by chance.
+/// What is sent is filtered before a detour changes where it goes. What was dropped is counted.
 const FILTER: &str = "table inet chaos {
+    counter lost { }
     set take { type ipv4_addr; }
     set send { type ipv4_addr; }
-    chain input { type filter hook input priority 0; policy accept; ip saddr @take drop; }
-    chain output { type filter hook output priority 0; policy accept; ip daddr @send drop; }
+    set shut { type inet_service; }
+    chain loss { }
+    chain input {
+        type filter hook input priority 0; policy accept;
+        ip saddr @take counter name lost drop
+        tcp dport @shut counter name lost drop
+        jump loss
+    }
+    chain output {
+        type filter hook output priority -300; policy accept;
+        ip daddr @send counter name lost drop
+        tcp sport @shut counter name lost drop
+    }
+    chain detour { type nat hook output priority -100; policy accept; }
 }
 ";
 
@@ -49,6 +67,8 @@ pub struct Network {
     hosts: Vec<Host>,
     /// Hold the namespaces open; killed when dropped.
     holders: Vec<Child>,
+    /// Whether packets ever were to be dropped.
+    hurt: AtomicBool,
 }
 
 impl Network {
@@ -66,7 +86,8 @@ impl Network {
         ip.run(&["link", "add", BRIDGE, "type", "bridge"]).await?;
         ip.run(&["address", "add", &format!("{HUB}/24"), "dev", BRIDGE]).await?;
         ip.run(&["link", "set", BRIDGE, "up"]).await?;
-        let mut network = Self { hosts: Vec::new(), holders: Vec::new() };
+        let mut network =
+            Self { hosts: Vec::new(), holders: Vec::new(), hurt: AtomicBool::new(false) };
         for number in 0..count {
             network.add(&ip, number).await?;
         }
@@ -86,7 +107,7 @@ impl Network {
             Ok(())
         })
         .await?;
-        let (link, pid) = (format!("host{number}"), pid.to_string());
+        let (link, pid) = (format!("{LINK}{number}"), pid.to_string());
         let pair = ["type", "veth", "peer", "name", "eth0", "netns", pid.as_str()];
         ip.run(&[["link", "add", &link].as_slice(), pair.as_slice()].concat()).await?;
         ip.run(&["link", "set", &link, "master", BRIDGE, "up"]).await?;
@@ -114,6 +135,7 @@ impl Network {
 
     /// No packet of `from` reaches `to` any more. Connections are not reset: packets just vanish.
     pub fn cut_one_way(&self, from: usize, to: usize) -> Result<()> {
+        self.hurts();
         let (from, to) = (self.host(from)?, self.host(to)?);
         filter(from, &format!("add element inet chaos send {{ {} }}\n", to.address))?;
         filter(to, &format!("add element inet chaos take {{ {} }}\n", from.address))
@@ -146,24 +168,78 @@ impl Network {
             if still_clogged.contains(&other) {
                 continue;
             }
-            for (one, two) in [(host, other), (other, host)] {
-                let (from, to) = (self.host(one)?, self.host(two)?);
-                filter(from, &format!("delete element inet chaos send {{ {} }}\n", to.address))?;
-                filter(to, &format!("delete element inet chaos take {{ {} }}\n", from.address))?;
-            }
+            self.join_one_way(host, other)?;
+            self.join_one_way(other, host)?;
         }
         Ok(())
     }
 
-    /// Every packet passes.
+    /// Undoes [`Self::cut_one_way`]; of a link that is not cut it changes nothing.
+    pub(crate) fn join_one_way(&self, from: usize, to: usize) -> Result<()> {
+        let (from, to) = (self.host(from)?, self.host(to)?);
+        // To delete what is not there would be an error.
+        let gone = |set: &str, address: IpAddr| {
+            let element = format!("element inet chaos {set} {{ {address} }}\n");
+            format!("add {element}delete {element}")
+        };
+        filter(from, &gone("send", to.address))?;
+        filter(to, &gone("take", from.address))
+    }
+
+    /// Packets that all hosts have sent and got so far.
+    pub(crate) fn packets(&self) -> Result<u64> {
+        let text = fs::read_to_string("/proc/net/dev").context("read /proc/net/dev")?;
+        let mut sum = 0;
+        for line in text.lines() {
+            let Some((name, counts)) = line.split_once(':') else { continue };
+            if !name.trim().starts_with(LINK) {
+                continue;
+            }
+            let counts: Vec<u64> =
+                counts.split_whitespace().filter_map(|count| count.parse().ok()).collect();
+            // Bytes and packets that came in, six more, bytes and packets that went out.
+            sum += counts.get(1).zip(counts.get(9)).map_or(0, |(taken, sent)| taken + sent);
+        }
+        Ok(sum)
+    }
+
+    /// From now on packets are to be dropped.
+    pub(crate) fn hurts(&self) {
+        self.hurt.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether packets ever were to be dropped.
+    pub(crate) fn was_hurt(&self) -> bool {
+        self.hurt.load(Ordering::Relaxed)
+    }
+
+    /// Packets that the filters of all hosts have dropped so far.
+    pub(crate) fn lost(&self) -> Result<u64> {
+        let nft = Tool::find("nft")?;
+        let mut sum = 0;
+        for host in &self.hosts {
+            let mut command = host.launch.command(nft.path());
+            let output = command.args(["list", "counters", "table", "inet", "chaos"]).output()?;
+            let said = String::from_utf8_lossy(&output.stdout).into_owned();
+            sum +=
+                counted(&said).with_context(|| format!("nft on {} said {said}", host.address))?;
+        }
+        Ok(sum)
+    }
+
+    /// Every packet passes. Detours stay: they are where links run, not what is wrong with them.
     pub fn heal(&self) -> Result<()> {
         for host in &self.hosts {
-            filter(host, "flush set inet chaos send\nflush set inet chaos take\n")?;
+            filter(
+                host,
+                "flush set inet chaos send\nflush set inet chaos take\nflush set inet chaos shut\n\
+                 flush chain inet chaos loss\n",
+            )?;
         }
         Ok(())
     }
 
-    fn host(&self, index: usize) -> Result<&Host> {
+    pub(crate) fn host(&self, index: usize) -> Result<&Host> {
         self.hosts.get(index).with_context(|| format!("there is no host {index}"))
     }
 }
@@ -178,8 +254,18 @@ impl Drop for Network {
     }
 }
 
+/// The packets of the one counter that nft lists.
+fn counted(listed: &str) -> Option<u64> {
+    let mut words = listed.split_whitespace().skip_while(|word| *word != "packets");
+    words.nth(1)?.parse().ok()
+}
+
 /// Gives rules to a host's packet filter.
-fn filter(host: &Host, rules: &str) -> Result<()> {
+pub(crate) fn filter(host: &Host, rules: &str) -> Result<()> {
+    give(host, rules).or_not_shown()
+}
+
+fn give(host: &Host, rules: &str) -> Result<()> {
     let nft = Tool::find("nft")?;
     let mut command = host.launch.command(nft.path());
     command.args(["-f", "-"]).stdin(Stdio::piped()).stderr(Stdio::piped());
@@ -191,4 +277,16 @@ fn filter(host: &Host, rules: &str) -> Result<()> {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     ensure!(output.status.success(), "nft on {} refused {rules}: {said}", host.address);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_counter_is_read() {
+        let listed = "table inet chaos {\n\tcounter lost {\n\t\tpackets 17 bytes 2040\n\t}\n}\n";
+        assert_eq!(counted(listed), Some(17));
+        assert_eq!(counted("table inet chaos { }"), None);
+    }
 }

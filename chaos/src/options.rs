@@ -54,6 +54,16 @@ pub struct ClusterOptions {
     pub(crate) hosts: Vec<Host>,
     /// Base URLs of the peer listeners, where they are not the driver's to choose.
     pub(crate) peers: Vec<String>,
+    pub(crate) way: Way,
+}
+
+/// How replicas reach each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// Each at its own peer listener.
+    Straight,
+    /// Through a proxy of the harness before each peer listener.
+    Proxied,
 }
 
 /// Which of the machine's addresses the registry listens on.
@@ -78,6 +88,7 @@ impl Default for ClusterOptions {
             place: Place::Loopback,
             hosts: Vec::new(),
             peers: Vec::new(),
+            way: Way::Straight,
         }
     }
 }
@@ -160,6 +171,13 @@ impl ClusterOptions {
         self
     }
 
+    /// Replicas reach each other where a proxy of the harness has to stand: see [`crate::nemesis::Links`].
+    #[must_use]
+    pub(crate) fn through_proxies(mut self) -> Self {
+        self.way = Way::Proxied;
+        self
+    }
+
     /// Each replica on a host of its own. They talk TLS to each other, and let everybody do everything.
     #[must_use]
     pub fn on_hosts(mut self, hosts: &[Host]) -> Self {
@@ -194,7 +212,7 @@ impl ClusterOptions {
     /// A replica's configuration file.
     pub(crate) fn config_text(&self, replica: &Replica, all: &[Replica]) -> Result<String> {
         let members: Vec<String> =
-            all.iter().map(|member| format!("\"{}={}\"", member.name, member.peer)).collect();
+            all.iter().map(|member| format!("\"{}={}\"", member.name, member.advertised)).collect();
         let address = |url: &str| {
             let host = url.split_once("://").map_or(url, |(_, host)| host);
             format!("\"{host}\"")
@@ -208,7 +226,7 @@ impl ClusterOptions {
         set("cluster", "members", format!("[{}]", members.join(", ")));
         set("registry", "listen", address(&replica.registry));
         set("peer", "listen", address(&replica.peer));
-        set("peer", "advertise", format!("\"{}\"", replica.peer));
+        set("peer", "advertise", format!("\"{}\"", replica.advertised));
         set("ops", "listen", address(&replica.ops));
         let mut text = String::new();
         for (section, keys) in &sections {

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::{binary::Binary, launch::Launch, wait::wait_until};
+use crate::{binary::Binary, launch::Launch, planted, wait::wait_until};
 
 /// How much of a log a failure prints.
 const TAIL_LINES: usize = 60;
@@ -24,6 +24,10 @@ pub struct Replica {
     pub registry: String,
     /// Base URL of the peer listener.
     pub peer: String,
+    /// Where the other replicas reach that listener: a proxy of the harness may stand before it.
+    pub(crate) advertised: String,
+    /// Where clients go instead of [`Self::registry`], if a proxy stands before it.
+    pub(crate) front: Option<String>,
     /// Base URL of the ops listener.
     pub ops: String,
     /// The data folder.
@@ -54,10 +58,15 @@ impl Replica {
             bail!("{} runs already", self.name);
         }
         let log = OpenOptions::new().create(true).append(true).open(&self.log)?;
-        let mut command = self.host.around(&self.launch).command(binary.path());
+        // A paused one cannot see its parent go (`--exit-with-parent`), so the kernel ends it. That goes by the thread
+        // which starts it: the one that the run or the test is on, and no pool's.
+        let dies_with_us = Launch::default().through(&["setpriv", "--pdeathsig", "KILL"]);
+        let around = dies_with_us.around(&self.host).around(&self.launch);
+        let mut command = around.command(binary.path());
         command.args(["serve", "--exit-with-parent", "--config"]).arg(&self.config);
         command.stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log);
         clear_settings(&mut command);
+        planted::pass_on(&mut command);
         self.host.set_environment(&mut command);
         self.launch.set_environment(&mut command);
         let child =

@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context, Result};
 use tempfile::TempDir;
 
-use crate::{binary::temporary_folder, disk::unmount_below};
+use crate::{binary::temporary_folder, disk::unmount_below, say::warn};
 
 const PREFIX: &str = "cluster-";
 /// Keeps folders after a failure, for a look at what the replicas left on disk.
@@ -47,10 +47,10 @@ impl Scratch {
     pub fn failed(&mut self) {
         if std::env::var_os(KEEP).is_some() {
             if let Some(folder) = self.folder.take() {
-                eprintln!("kept: {}", folder.keep().display());
+                warn(&format!("kept: {}", folder.keep().display()));
             }
         } else {
-            eprintln!("the folder {} is removed; {KEEP}=1 keeps it", self.path.display());
+            warn(&format!("the folder {} is removed; {KEEP}=1 keeps it", self.path.display()));
         }
     }
 }

@@ -11,6 +11,8 @@ use std::{
 use anyhow::{Context, Result, bail};
 use tokio::{io::AsyncWriteExt as _, process::Command, time::timeout};
 
+use crate::not_shown::NotShown;
+
 /// Where `chaos/setup.sh` keeps what it makes.
 const CACHE: &str = "TERCET_CACHE";
 /// Start of the name of the file where `chaos/setup.sh` writes why it could not build a client.
@@ -50,7 +52,11 @@ impl Tool {
         folders.push(PathBuf::from("/usr/sbin"));
         match folders.iter().map(|folder| folder.join(name)).find(|path| path.is_file()) {
             Some(path) => Ok(Self::at(&path)),
-            None => bail!("no {name} on this machine: run chaos/setup.sh, which installs it"),
+            None => {
+                let why =
+                    format!("no {name} on this machine: run chaos/setup.sh, which installs it");
+                Err(NotShown(why).into())
+            }
         }
     }
 

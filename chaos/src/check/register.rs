@@ -1,31 +1,13 @@
-//! Whether the history of one tag is that of an atomic register.
+//! Whether the history of one tag is that of an atomic register, by a second method that knows reads and writes only.
 //!
-//! Every write of a workload has a value of its own, so a read says which write it saw. Each value then covers a
+//! It decides what the search of [`super::linearizable`] had to give up, and the tests compare the two. Every write of a workload has a value of its own, so a read says which write it saw. Each value then covers a
 //! span of time: from the first answer of an operation on it to the last start of one. A history is linearizable
 //! exactly if no read ends before its write begins, no two values cover each other's time, and no value that needs
 //! no time falls wholly into the time of another (Gibbons and Korach, 1997). That costs a sort, not a search.
 
 use std::collections::BTreeMap;
 
-/// One operation on a tag, in nanoseconds since the start of the run.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Operation {
-    /// What it was.
-    pub kind: OperationKind,
-    /// When the client sent it.
-    pub invoked: i64,
-    /// When the client had its answer. `None` for a write whose outcome nobody knows: it stays open.
-    pub returned: Option<i64>,
-}
-
-/// A write or a read, with the manifest's digest as the value.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum OperationKind {
-    /// The tag was set.
-    Write(String),
-    /// The tag was read; `None` if it did not exist.
-    Read(Option<String>),
-}
+use super::history::{Operation, OperationKind, short};
 
 /// The time that a value covers.
 #[derive(Clone, Copy, Debug)]
@@ -42,7 +24,14 @@ impl Zone {
     }
 }
 
-/// Checks the history of one register that begins without a value.
+/// Whether the method knows everything in a history.
+pub(crate) fn is_register(history: &[Operation]) -> bool {
+    let known =
+        |kind: &OperationKind| matches!(kind, OperationKind::Read(_) | OperationKind::Write(_));
+    history.iter().all(|operation| known(&operation.kind))
+}
+
+/// Checks the history of one register that begins without a value. What is neither a read nor a write is passed over.
 ///
 /// # Errors
 /// Says which values contradict each other.
@@ -55,8 +44,8 @@ pub fn check_register(history: &[Operation]) -> Result<(), String> {
         if later.first_end < earlier.last_start {
             return Err(format!(
                 "{} and {} were each read after the other: {earlier:?}, {later:?}",
-                shown(*one),
-                shown(*two)
+                short(*one),
+                short(*two)
             ));
         }
     }
@@ -68,8 +57,8 @@ pub fn check_register(history: &[Operation]) -> Result<(), String> {
         {
             return Err(format!(
                 "{} was set while {} was there before and after: {zone:?} within {needed:?}",
-                shown(name),
-                shown(*outer)
+                short(name),
+                short(*outer)
             ));
         }
     }
@@ -97,9 +86,9 @@ fn zones(history: &[Operation]) -> Result<BTreeMap<Option<&str>, Zone>, String> 
         let Some(returned) = operation.returned else { continue };
         let zone = zones
             .get_mut(&value.as_deref())
-            .ok_or_else(|| format!("{} was read and never written", shown(value.as_deref())))?;
+            .ok_or_else(|| format!("{} was read and never written", short(value.as_deref())))?;
         if returned < zone.written {
-            return Err(format!("{} was read before its write began", shown(value.as_deref())));
+            return Err(format!("{} was read before its write began", short(value.as_deref())));
         }
         zone.first_end = zone.first_end.min(returned);
         zone.last_start = zone.last_start.max(operation.invoked);
@@ -109,24 +98,17 @@ fn zones(history: &[Operation]) -> Result<BTreeMap<Option<&str>, Zone>, String> 
     Ok(zones)
 }
 
-fn shown(value: Option<&str>) -> String {
-    value.unwrap_or("no value").to_owned()
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
-
     use super::*;
 
     fn write(value: &str, invoked: i64, returned: Option<i64>) -> Operation {
-        Operation { kind: OperationKind::Write(value.to_owned()), invoked, returned }
+        Operation::new(OperationKind::Write(value.to_owned()), invoked, returned)
     }
 
     fn read(value: Option<&str>, invoked: i64, returned: i64) -> Operation {
-        let kind = OperationKind::Read(value.map(str::to_owned));
-        Operation { kind, invoked, returned: Some(returned) }
+        Operation::new(OperationKind::Read(value.map(str::to_owned)), invoked, Some(returned))
     }
 
     #[test]
@@ -175,55 +157,5 @@ mod tests {
     fn a_value_from_nowhere_or_from_the_future_is_found() {
         check_register(&[read(Some("x"), 0, 1)]).unwrap_err();
         check_register(&[read(Some("a"), 0, 1), write("a", 2, Some(3))]).unwrap_err();
-    }
-
-    /// Tries every order: right by construction, and hopeless for more than a few operations.
-    fn search(left: &[Operation], value: Option<&str>) -> bool {
-        let horizon = left.iter().filter_map(|operation| operation.returned).min();
-        let Some(horizon) = horizon else { return true };
-        (0..left.len()).any(|index| {
-            let mut rest = left.to_vec();
-            let next = rest.remove(index);
-            if next.invoked > horizon {
-                return false;
-            }
-            match &next.kind {
-                OperationKind::Write(new) => search(&rest, Some(new)),
-                OperationKind::Read(seen) => seen.as_deref() == value && search(&rest, value),
-            }
-        })
-    }
-
-    #[test]
-    fn it_agrees_with_a_search_over_all_orders() {
-        let mut random = StdRng::seed_from_u64(1);
-        let mut found = [0_u32; 2];
-        for _ in 0..20_000 {
-            // Times without ties: what is at the same time is decided differently, and either is right.
-            let mut times: Vec<i64> = (0..12).collect();
-            let mut take = || times.remove(random.random_range(0..times.len()));
-            let spans: Vec<(i64, i64)> = (0..6)
-                .map(|_| {
-                    let (one, two) = (take(), take());
-                    (one.min(two), one.max(two))
-                })
-                .collect();
-            let names = ["a", "b", "c"];
-            let mut history = Vec::new();
-            for (index, (invoked, returned)) in spans.into_iter().enumerate() {
-                if let Some(name) = names.get(index) {
-                    let open = random.random_bool(0.2);
-                    history.push(write(name, invoked, (!open).then_some(returned)));
-                } else {
-                    let value = names.get(random.random_range(0..4_usize)).copied();
-                    history.push(read(value, invoked, returned));
-                }
-            }
-            let quick = check_register(&history).is_ok();
-            let sure = search(&history, None);
-            assert_eq!(quick, sure, "{history:?}");
-            found[usize::from(sure)] += 1;
-        }
-        assert!(found.iter().all(|count| *count > 500), "both kinds were tried: {found:?}");
     }
 }

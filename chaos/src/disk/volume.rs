@@ -161,7 +161,7 @@ pub(crate) fn unmount_below(folder: &Path) {
 }
 
 /// Takes a volume off at once, whoever uses it.
-fn detach(folder: &Path) -> Result<()> {
+pub(super) fn detach(folder: &Path) -> Result<()> {
     run(Command::new("umount").arg("--lazy").arg(folder))
 }
 

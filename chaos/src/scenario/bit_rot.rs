@@ -5,15 +5,18 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Result, bail, ensure};
-use rand::{rngs::StdRng, seq::SliceRandom as _};
+use anyhow::{Result, ensure};
+use rand::{RngExt as _, rngs::StdRng, seq::SliceRandom as _};
 
 use super::{
-    Needs, Run, Scenario,
+    Lane, Needs, Run, Scenario,
     damage::{cut, flip_bit, largest, some_blob, zero_page},
-    run::HEAL_DEADLINE,
+    disks::{EX_IOERR, Start},
+    run::{HEAL_DEADLINE, again},
 };
 use crate::{
+    content::Blob,
+    not_shown::OrNotShown as _,
     options::ClusterOptions,
     wait::wait_until,
     workload::{Invariant, LoadOptions},
@@ -25,17 +28,25 @@ pub(super) const SCENARIO: Scenario = Scenario {
     hypothesis: "a damaged file is noticed: a blob is replaced from a peer and never served wrong; a replica whose log, \
                  state or identity is damaged in a place that matters refuses to start, and rejoins as a new member once \
                  its disk is wiped, never with less than it had acknowledged under its old id",
-    fault: "a bit flipped, a page zeroed or a file cut, in the middle and at the end of the log, in the state, its \
-            manifest, the identity or a blob of a stopped replica, then a start; again and again",
+    fault: "a bit flipped, a page zeroed or a file cut, in the middle and at the end of the log, in the state's log, a table \
+            of it, its manifest, the identity, a blob or an upload of a stopped replica, then a start; again and again",
+    given: "three replicas hold every blob; the one that will be hurt is stopped, the two others are whole",
+    abort: "a client gets bytes that do not hash to what it asked for, or a second replica is hurt before the first \
+            is whole again",
+    recovery: "a damaged blob is right again after one scrub; a replica that refuses its disk is wiped, joins under \
+               a new id and holds everything within 90 s",
+    rollback: "on a cluster of one's own: wipe the data folder of the hurt replica and let it join anew; the others \
+               have everything",
     invariants: &[Invariant::I1, Invariant::I2, Invariant::I3, Invariant::I5, Invariant::I8],
-    fires: &["damage"],
+    fires: &["damage", "damaged upload"],
     floor_per_second: 1.0,
+    lane: Lane::Smoke,
     needs: Needs::Nothing,
     body: |run| Box::pin(body(run)),
 };
 
 /// Which file, and how.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Damage {
     Blob,
     BlobCut,
@@ -44,12 +55,13 @@ enum Damage {
     LogZeroPage,
     LogManifest,
     StateLog,
+    StateTable,
     StateManifest,
     Identity,
     IdentityEmpty,
 }
 
-const ALL: [Damage; 10] = [
+const ALL: [Damage; 11] = [
     Damage::Blob,
     Damage::BlobCut,
     Damage::LogMiddle,
@@ -57,18 +69,16 @@ const ALL: [Damage; 10] = [
     Damage::LogZeroPage,
     Damage::LogManifest,
     Damage::StateLog,
+    Damage::StateTable,
     Damage::StateManifest,
     Damage::Identity,
     Damage::IdentityEmpty,
 ];
 
-/// What a start on damaged files came to.
-#[derive(Debug, PartialEq, Eq)]
-enum Start {
-    Ready,
-    /// It refused.
-    Ended,
-}
+const REPOSITORY: &str = "chaos/rot";
+const UPLOAD: usize = 200_000;
+/// Until a process that has read a damaged table has ended.
+const READ_MAX: Duration = Duration::from_secs(5);
 
 async fn body(run: &mut Run) -> Result<()> {
     run.start(ClusterOptions::default()).await?;
@@ -81,13 +91,22 @@ async fn body(run: &mut Run) -> Result<()> {
         run.work().await?;
         let victim = run.choose(&[0, 1, 2])?;
         run.kill(victim)?;
+        if let Damage::StateTable = damage {
+            // A start turns the state's log into a table.
+            run.restart_all().await?;
+            run.whole_again(victim).await?;
+            run.kill(victim)?;
+        }
         let data_dir = run.cluster()?.replica(victim).data_dir.clone();
-        let before = last_id(&data_dir)?;
-        let path = inflict(damage, &data_dir, &mut run.random)?;
+        let before = run.known_id(victim)?;
+        let path = inflict(damage, &data_dir, &mut run.random).or_not_shown()?;
         let relative = path.strip_prefix(&data_dir).unwrap_or(&path).display().to_string();
         run.faults.injected("damage", &format!("{damage:?}: {relative} of replica {victim}"));
         run.cluster()?.restart(victim)?;
-        let start = started(run, victim).await?;
+        let mut start = run.started(victim).await?;
+        if damage == Damage::StateTable && start == Start::Ready {
+            start = read_all(run, victim).await?;
+        }
         run.faults.note(&format!("replica {victim} on it: {start:?}"));
         match damage {
             // Noticed when it is read; scrub reads it now.
@@ -111,21 +130,69 @@ async fn body(run: &mut Run) -> Result<()> {
             }
             _ => {}
         }
-        if start == Start::Ended {
+        if start == Start::Refused {
             run.cluster()?.wipe(victim)?;
             run.restart_all().await?;
-            let after = run.cluster()?.status(victim).await?.node_id;
-            ensure!(Some(after) != before, "the old id {after} came back on an empty disk");
+            let after = run.status(victim).await?.node_id;
+            ensure!(after != before, "the old id {after} came back on an empty disk");
         }
         run.whole_again(victim).await?;
+    }
+    for _ in 0..run.of(1, 6) {
+        damage_upload(run).await?;
     }
     Ok(())
 }
 
-fn last_id(data_dir: &Path) -> Result<Option<u64>> {
-    let text = std::fs::read_to_string(data_dir.join("identity.json"))?;
-    let json: serde_json::Value = serde_json::from_str(&text)?;
-    Ok(json.get("node_id").and_then(serde_json::Value::as_u64))
+/// A block of a table is read when it is needed: this needs all of them. The process that has met a bad one must not
+/// go on with it.
+async fn read_all(run: &mut Run, victim: usize) -> Result<Start> {
+    let name = run.cluster()?.replica(victim).name.clone();
+    let said = run.cluster()?.operate(victim, &["state-hash", "--of", &name]).await;
+    let Ok(status) = run.cluster()?.wait_exit(victim, READ_MAX).await else {
+        if let Err(error) = said {
+            let what = format!("replica {victim} lives on with a state it cannot read: {error:#}");
+            run.ledger.violated(Invariant::I5, what);
+        }
+        return Ok(Start::Ready);
+    };
+    let log = run.cluster()?.replica(victim).log_text();
+    ensure!(!log.contains("panicked at"), "replica {victim} has panicked");
+    let last = log.lines().last().unwrap_or_default();
+    ensure!(
+        matches!(status.code(), Some(65 | EX_IOERR)),
+        "replica {victim} ended with {status}, which says nothing: {last}"
+    );
+    run.faults.note(&format!("replica {victim} has met it ({status}): {last}"));
+    Ok(Start::Refused)
+}
+
+/// What the disk has of an upload changes before its end. Whatever the last answer is, a blob that is acknowledged
+/// has the right bytes at the end, on every replica.
+async fn damage_upload(run: &mut Run) -> Result<()> {
+    let blob = Blob::random(run.random.random(), UPLOAD);
+    let victim = run.choose(&[0, 1, 2])?;
+    let client = run.client(victim)?;
+    let half = UPLOAD / 2;
+    let upload = again("half an upload is taken", || async {
+        let mut upload = client.open_upload(REPOSITORY).await?;
+        client.append(&mut upload, blob.bytes.slice(..half)).await?;
+        Ok(upload)
+    })
+    .await?;
+    run.kill(victim)?;
+    let folder = run.cluster()?.replica(victim).data_dir.join("uploads");
+    let path = largest(&folder, |_| true).or_not_shown()?;
+    flip_bit(&path, (0.0, 1.0), &mut run.random)?;
+    run.faults.injected("damaged upload", &format!("of replica {victim}"));
+    run.restart_all().await?;
+    let answer = client.finish(&upload, &blob.digest, blob.bytes.slice(half..)).await;
+    let wrote = run.ledger.judge_write(answer, &[201]);
+    run.faults.note(&format!("the upload ended with {wrote:?}"));
+    if wrote.is_acknowledged() {
+        run.ledger.keep_blob(REPOSITORY, &blob.digest);
+    }
+    run.whole_again(victim).await
 }
 
 fn inflict(damage: Damage, data_dir: &Path, random: &mut StdRng) -> Result<PathBuf> {
@@ -137,6 +204,7 @@ fn inflict(damage: Damage, data_dir: &Path, random: &mut StdRng) -> Result<PathB
         Damage::LogMiddle | Damage::LogTail | Damage::LogZeroPage => largest(&log, wal)?,
         Damage::LogManifest => largest(&log, manifest)?,
         Damage::StateLog => largest(&state, wal)?,
+        Damage::StateTable => largest(&state, |name| name.ends_with(".sst"))?,
         Damage::StateManifest => largest(&state, manifest)?,
         Damage::Identity | Damage::IdentityEmpty => data_dir.join("identity.json"),
     };
@@ -146,6 +214,10 @@ fn inflict(damage: Damage, data_dir: &Path, random: &mut StdRng) -> Result<PathB
         }
         Damage::StateLog => {
             flip_bit(&path, (0.0, 1.0), random)?;
+        }
+        // Behind that are what it says of itself, and bytes that nobody reads.
+        Damage::StateTable => {
+            flip_bit(&path, (0.0, 0.9), random)?;
         }
         // The very last record cannot be told from one that was being written when the power went.
         Damage::LogTail => {
@@ -161,26 +233,6 @@ fn inflict(damage: Damage, data_dir: &Path, random: &mut StdRng) -> Result<PathB
         Damage::IdentityEmpty => std::fs::write(&path, b"")?,
     }
     Ok(path)
-}
-
-/// Waits until the replica is ready, or has refused to start.
-async fn started(run: &mut Run, victim: usize) -> Result<Start> {
-    let deadline = tokio::time::Instant::now() + HEAL_DEADLINE;
-    loop {
-        let cluster = run.cluster()?;
-        if let Ok(status) = cluster.wait_exit(victim, Duration::from_millis(200)).await {
-            ensure!(!status.success(), "replica {victim} ended as if all were well");
-            let log = cluster.replica(victim).log_text();
-            ensure!(!log.contains("panicked at"), "replica {victim} has panicked");
-            return Ok(Start::Ended);
-        }
-        if cluster.ops_status(victim, "/readyz").await.is_ok_and(|code| code == 200) {
-            return Ok(Start::Ready);
-        }
-        if tokio::time::Instant::now() > deadline {
-            bail!("replica {victim} neither becomes ready nor ends");
-        }
-    }
 }
 
 /// Reads all blobs of the replica, and waits until the damaged one is right again.

@@ -8,9 +8,11 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Needs, Run, Scenario, run::HEAL_DEADLINE};
+use super::{Lane, Needs, Run, Scenario, run::HEAL_DEADLINE};
 use crate::{
+    cluster::Cluster,
     launch::Launch,
+    not_shown::OrNotShown as _,
     options::ClusterOptions,
     wait::wait_until,
     workload::{Invariant, LoadOptions},
@@ -23,9 +25,18 @@ pub(super) const SCENARIO: Scenario = Scenario {
                  forth and back",
     fault: "libfaketime moves the wall clock of a follower, and then of the leader, by +10 min, -10 min, and back, \
             while they run",
+    given: "three replicas with the right time follow one leader; each reads the wall clock through libfaketime, \
+            which shows the true one",
+    abort: "the leader changes with every jump, a replica ends, or a token or certificate is refused that is still \
+            good for an hour",
+    recovery: "nothing has to recover: writes go on through every jump, and the log shows the right time a second \
+               after the last one",
+    rollback: "the machine's own clock is never touched. On a cluster of one's own: start the replica without \
+               libfaketime, or let its host's time service set the clock",
     invariants: &[Invariant::I1, Invariant::I3, Invariant::I5, Invariant::I8],
     fires: &["clock of a follower", "clock of the leader"],
     floor_per_second: 5.0,
+    lane: Lane::Smoke,
     needs: Needs::Nothing,
     body: |run| Box::pin(body(run)),
 };
@@ -36,23 +47,7 @@ const TOLERANCE: i64 = 60;
 const DAY: i64 = 24 * 60 * 60;
 
 async fn body(run: &mut Run) -> Result<()> {
-    let library = library()?;
-    run.start_prepared(ClusterOptions::default(), |cluster| {
-        for index in 0..cluster.len() {
-            let file = clock_file(cluster.folder(), index);
-            fs::write(&file, "+0\n")?;
-            let launch = Launch::default()
-                .with("LD_PRELOAD", &library.display().to_string())
-                .with("FAKETIME_TIMESTAMP_FILE", &file.display().to_string())
-                // The file is read again every second, and only the wall clock is touched.
-                .with("FAKETIME_CACHE_DURATION", "1")
-                .with("FAKETIME_DONT_FAKE_MONOTONIC", "1")
-                .with("FAKETIME_DONT_RESET", "1");
-            cluster.set_launch(index, launch);
-        }
-        Ok(())
-    })
-    .await?;
+    run.start_prepared(ClusterOptions::default(), with_clock).await?;
     run.load(LoadOptions::images_and_tags(3, run.of(128 << 10, 8 << 20))).await?;
     for round in 0..run.of(1, 5) {
         for whose in ["clock of a follower", "clock of the leader"] {
@@ -63,18 +58,38 @@ async fn body(run: &mut Run) -> Result<()> {
             for offset in [first, -first, 0] {
                 let file = clock_file(run.cluster()?.folder(), victim);
                 fs::write(&file, format!("{offset:+}\n"))?;
-                wait_for_clock(run, victim, offset).await?;
-                run.faults.injected(whose, &format!("replica {victim} is {offset:+} s off"));
+                wait_for_clock(run, victim, offset).await.or_not_shown()?;
+                let fault =
+                    run.faults.begin(whose, &format!("replica {victim} is {offset:+} s off"));
                 let everybody: Vec<usize> = (0..3).collect();
                 run.writes_resume(&everybody).await?;
                 run.work().await?;
+                run.faults.end(fault);
             }
         }
     }
     Ok(())
 }
 
-fn clock_file(folder: &Path, index: usize) -> PathBuf {
+/// Gives each replica a wall clock of its own, which [`clock_file`] moves.
+pub(super) fn with_clock(cluster: &mut Cluster) -> Result<()> {
+    let library = library().or_not_shown()?;
+    for index in 0..cluster.len() {
+        let file = clock_file(cluster.folder(), index);
+        fs::write(&file, "+0\n")?;
+        let launch = Launch::default()
+            .with("LD_PRELOAD", &library.display().to_string())
+            .with("FAKETIME_TIMESTAMP_FILE", &file.display().to_string())
+            // The file is read again every second, and only the wall clock is touched.
+            .with("FAKETIME_CACHE_DURATION", "1")
+            .with("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+            .with("FAKETIME_DONT_RESET", "1");
+        cluster.set_launch(index, launch);
+    }
+    Ok(())
+}
+
+pub(super) fn clock_file(folder: &Path, index: usize) -> PathBuf {
     folder.join(format!("clock-{index}"))
 }
 

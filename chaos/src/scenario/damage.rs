@@ -6,16 +6,19 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use rand::{RngExt as _, rngs::StdRng};
 
-use crate::files::count_files;
+use crate::{
+    files::count_files,
+    not_shown::{OrNotShown as _, ensure_shown},
+};
 
 /// Flips one bit somewhere in the part of a file that `within` names, as shares of its length.
 pub(super) fn flip_bit(path: &Path, within: (f64, f64), random: &mut StdRng) -> Result<u64> {
     let file = File::options().read(true).write(true).open(path)?;
     let length = file.metadata()?.len();
-    ensure!(length > 0, "{} is empty", path.display());
+    ensure_shown!(length > 0, "{} is empty", path.display());
     let share = random.random_range(within.0..within.1);
     let offset = ((length as f64 * share) as u64).min(length - 1);
     let mut byte = [0];
@@ -52,15 +55,15 @@ pub(super) fn largest(folder: &Path, passes: impl Fn(&str) -> bool) -> Result<Pa
         }
     }
     files.sort();
-    let found = files.pop().with_context(|| format!("no such file below {}", folder.display()))?;
-    Ok(found.1)
+    let found = files.pop().with_context(|| format!("no such file below {}", folder.display()));
+    Ok(found.or_not_shown()?.1)
 }
 
 /// A random one of the published blobs.
 pub(super) fn some_blob(data_dir: &Path, random: &mut StdRng) -> Result<PathBuf> {
     let folder = data_dir.join("blobs");
     let all: Vec<PathBuf> = count_files(&folder)?.paths.into_iter().collect();
-    ensure!(!all.is_empty(), "no blob below {}", folder.display());
+    ensure_shown!(!all.is_empty(), "no blob below {}", folder.display());
     let index = random.random_range(0..all.len());
     Ok(folder.join(all.get(index).context("an index below the length")?))
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use super::{Needs, Run, Scenario, run::HEAL_DEADLINE};
+use super::{Lane, Needs, Run, Scenario, run::HEAL_DEADLINE};
 use crate::{
     options::ClusterOptions,
     workload::{Invariant, LoadOptions},
@@ -16,9 +16,16 @@ pub(super) const SCENARIO: Scenario = Scenario {
     hypothesis: "one data directory has one process, and belongs to one replica",
     fault: "a second process is started on the data directory of a running replica; then a replica is started with \
             the volume of another one, that runs or was killed",
+    given: "three replicas run, each on a data directory of its own; images are pushed and tags move",
+    abort: "two processes run on one data directory, for however short a time: stop both and compare their logs \
+            before anything else",
+    recovery: "the wrong process ends within seconds and names the reason; the right one never notices and needs no \
+               restart",
+    rollback: "on a cluster of one's own: stop the second process, and give each replica its own volume",
     invariants: &[Invariant::I1, Invariant::I3, Invariant::I5],
     fires: &["second process", "volume of a running replica", "volume of a killed replica"],
     floor_per_second: 5.0,
+    lane: Lane::Smoke,
     needs: Needs::Nothing,
     body: |run| Box::pin(body(run)),
 };

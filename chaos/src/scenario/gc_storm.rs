@@ -1,16 +1,16 @@
 //! Row 33: collection races with everything that gives a blob a new life.
 
-use std::{collections::BTreeSet, path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 
-use super::{Needs, Run, Scenario, run::HEAL_DEADLINE};
+use super::{Lane, Needs, Run, Scenario, revival::revive, run::HEAL_DEADLINE};
 use crate::{
-    cluster::Cluster,
+    check::check_collection,
     content::EMPTY_JSON,
     digest::sha256,
+    not_shown::ensure_shown,
     options::ClusterOptions,
-    wait::wait_until,
     workload::{Churn, Invariant, LoadOptions},
 };
 
@@ -20,10 +20,19 @@ pub(super) const SCENARIO: Scenario = Scenario {
     hypothesis: "a blob is collected exactly when nothing has referred to it for its grace, whatever races: pushes of \
                  the same digest, mounts, deletes, a leader that dies",
     fault: "grace of a few seconds and a collection every second, while clients push, mount, delete and pull images \
-            of the same few layers; kill -9 of a random replica, once of the leader",
+            of the same few layers, and one pushes blobs again at the moment at which they are collected; kill -9 of a \
+            random replica, once of the leader",
+    given: "three replicas with a grace of four seconds and a collection every second; repositories share most of \
+            their layers",
+    abort: "a pull of an image that nobody deleted answers 404: stop the collection at once (`gc.interval_seconds`), \
+            its candidates are in the log",
+    recovery: "within two minutes of the end of the storm every replica has the blobs that something refers to and \
+               no others",
+    rollback: "on a cluster of one's own: set the grace back; a collected blob comes back only by another push",
     invariants: &[Invariant::I1, Invariant::I4, Invariant::I5, Invariant::I6, Invariant::I7],
-    fires: &["blobs collected", "kill -9"],
+    fires: &["blobs collected", "kill -9", "revival"],
     floor_per_second: 5.0,
+    lane: Lane::Smoke,
     needs: Needs::Nothing,
     body: |run| Box::pin(body(run)),
 };
@@ -43,8 +52,9 @@ async fn body(run: &mut Run) -> Result<()> {
     run.load(LoadOptions { tag_writers: 1, ..LoadOptions::tags(3) }).await?;
     let grace = Duration::from_secs(GRACE_SECONDS);
     let churn = Churn::start(&run.targets, &run.ledger, grace, run.seed);
+    let mut revived = BTreeSet::new();
     for round in 0..run.of(2, 20) {
-        run.last(grace, 2 * grace).await;
+        revived.extend(revive(run, round, grace).await?);
         let leader = run.leader().await?;
         let victim = if round == 0 { leader } else { run.choose(&[0, 1, 2])? };
         run.kill(victim)?;
@@ -55,8 +65,10 @@ async fn body(run: &mut Run) -> Result<()> {
     run.last(grace, 2 * grace).await;
     let churned = churn.churned();
     run.figure("churned", format!("{churned:?}"));
-    ensure!(churned.deleted > 0 && churned.mounted > 0 && churned.met > 0, "too calm: {churned:?}");
+    let storm = churned.deleted > 0 && churned.mounted > 0 && churned.met > 0;
+    ensure_shown!(storm, "too calm: {churned:?}");
     let mut needed = churn.stop().await?;
+    needed.extend(revived);
     run.stop_load().await?;
     // What the moving tags refer to.
     needed.insert(sha256(EMPTY_JSON));
@@ -64,31 +76,10 @@ async fn body(run: &mut Run) -> Result<()> {
     if collected > 0 {
         run.faults.injected("blobs collected", &format!("{collected} by the leaders"));
     }
+    let ledger = Arc::clone(&run.ledger);
     let cluster = run.cluster()?;
-    wait_until("every replica has what is needed and nothing else", COLLECT_DEADLINE, || async {
-        for index in 0..cluster.len() {
-            same_files(cluster, index, &needed)?;
-        }
-        Ok(())
-    })
-    .await?;
+    check_collection(&ledger, cluster, &needed, COLLECT_DEADLINE).await?;
     run.faults.note(&format!("{} blobs are left on every replica", needed.len()));
-    Ok(())
-}
-
-fn same_files(cluster: &Cluster, index: usize, needed: &BTreeSet<String>) -> Result<()> {
-    let replica = cluster.replica(index);
-    let blobs = replica.data_dir.join("blobs");
-    let mut wanted = BTreeSet::new();
-    for digest in needed {
-        let path: PathBuf = replica.blob_path(digest)?.strip_prefix(&blobs)?.to_path_buf();
-        wanted.insert(path);
-    }
-    let found = cluster.files(index, "blobs")?.paths;
-    let dead: Vec<_> = found.difference(&wanted).take(3).collect();
-    ensure!(dead.is_empty(), "{} still has {} files, such as {dead:?}", replica.name, found.len());
-    let lost: Vec<_> = wanted.difference(&found).take(3).collect();
-    ensure!(lost.is_empty(), "{} lacks {lost:?}", replica.name);
     Ok(())
 }
 

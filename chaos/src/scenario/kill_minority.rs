@@ -3,7 +3,7 @@
 use anyhow::Result;
 use rand::RngExt as _;
 
-use super::{Needs, Run, Scenario};
+use super::{Lane, Needs, Run, Scenario};
 use crate::{
     options::ClusterOptions,
     workload::{Invariant, LoadOptions},
@@ -14,10 +14,19 @@ pub(super) const SCENARIO: Scenario = Scenario {
     rows: &[1],
     hypothesis: "replicas may be killed at any time: as long as a majority is left, nobody loses anything, and \
                  what comes back fills itself",
-    fault: "kill -9 of a random minority during pushes, pulls and moves of tags, then a restart; again and again",
+    fault: "`kill -9` of a random minority during pushes, pulls and moves of tags, then a restart; again and again",
+    given: "three replicas (five in the full form) are ready, follow one leader and miss no blob; images are pushed \
+            and pulled and tags move all the time",
+    abort: "a pull fails on every replica, an acknowledged digest is answered with 404, or no write is acknowledged \
+            for a minute with a majority up",
+    recovery: "writes go on within 10 s of each kill; a restarted replica is ready within 90 s and holds every blob \
+               soon after",
+    rollback: "on a cluster of one's own: start the replica again on the disk that it has, and wait until `tercet \
+               status` shows no missing blobs",
     invariants: &[Invariant::I1, Invariant::I2, Invariant::I3, Invariant::I5, Invariant::I8],
     fires: &["kill -9"],
     floor_per_second: 5.0,
+    lane: Lane::Smoke,
     needs: Needs::Nothing,
     body: |run| Box::pin(body(run)),
 };

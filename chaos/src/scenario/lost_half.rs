@@ -4,7 +4,7 @@ use std::fs;
 
 use anyhow::{Result, ensure};
 
-use super::{Needs, Run, Scenario};
+use super::{Lane, Needs, Run, Scenario};
 use crate::{
     options::ClusterOptions,
     workload::{Invariant, LoadOptions},
@@ -16,9 +16,16 @@ pub(super) const SCENARIO: Scenario = Scenario {
     hypothesis: "a replica without its blobs serves from its peers and refills itself; one without its metadata rejoins \
                  as a new member and keeps the blobs it has",
     fault: "the blob folder of a stopped replica is removed; then the log, the state and the identity of another",
+    given: "three replicas hold every blob; two of them stay whole",
+    abort: "a pull fails on the replica that has lost its blobs while its peers hold them",
+    recovery: "it is ready at once, serves from its peers, and holds every blob within 90 s; without metadata it \
+               joins under a new id and copies only what it lacks",
+    rollback: "on a cluster of one's own: wait until `tercet status` shows no missing blobs, or wipe the rest as \
+               well and let it join anew",
     invariants: &[Invariant::I1, Invariant::I2, Invariant::I5, Invariant::I8],
     fires: &["blobs lost", "metadata lost"],
     floor_per_second: 1.0,
+    lane: Lane::Smoke,
     needs: Needs::Nothing,
     body: |run| Box::pin(body(run)),
 };
@@ -29,7 +36,7 @@ async fn body(run: &mut Run) -> Result<()> {
     for _ in 0..run.of(1, 6) {
         run.work().await?;
         let victim = run.choose(&[0, 1, 2])?;
-        let before = run.cluster()?.status(victim).await?.node_id;
+        let before = run.status(victim).await?.node_id;
         run.kill(victim)?;
         let data_dir = run.cluster()?.replica(victim).data_dir.clone();
         fs::remove_dir_all(data_dir.join("blobs"))?;
@@ -37,12 +44,12 @@ async fn body(run: &mut Run) -> Result<()> {
         // Ready, and asked by the load, long before it is full again.
         run.restart_all().await?;
         run.whole_again(victim).await?;
-        let after = run.cluster()?.status(victim).await?.node_id;
+        let after = run.status(victim).await?.node_id;
         ensure!(after == before, "the loss of blobs alone has cost replica {victim} its id");
 
         run.work().await?;
         let victim = run.choose(&[0, 1, 2])?;
-        let before = run.cluster()?.status(victim).await?.node_id;
+        let before = run.status(victim).await?.node_id;
         run.kill(victim)?;
         let replica = run.cluster()?.replica(victim);
         for folder in ["log", "state"] {
@@ -52,7 +59,7 @@ async fn body(run: &mut Run) -> Result<()> {
         run.faults.injected("metadata lost", &format!("replica {victim}"));
         run.restart_all().await?;
         run.whole_again(victim).await?;
-        let after = run.cluster()?.status(victim).await?.node_id;
+        let after = run.status(victim).await?.node_id;
         ensure!(after != before, "the old id {before} came back without its log");
     }
     Ok(())

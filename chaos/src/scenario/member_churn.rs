@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use rand::RngExt as _;
 
-use super::{Needs, Run, Scenario, run::HEAL_DEADLINE};
+use super::{Lane, Needs, Run, Scenario, run::HEAL_DEADLINE};
 use crate::{
     options::ClusterOptions,
     wait::wait_until,
@@ -19,9 +19,16 @@ pub(super) const SCENARIO: Scenario = Scenario {
                  dies half-way leaves nothing half done",
     fault: "one of five replicas is removed, now and then the leader; the leader is killed in the middle of it; the \
             removed one comes back with an empty disk",
+    given: "five replicas are voters of one cluster; images are pushed and tags move",
+    abort: "a membership change is not over after 90 s, or fewer than three members are left",
+    recovery: "the same `tercet member remove` again completes whatever a dead leader left; writes go on within 10 \
+               s; the removed replica comes back empty and is whole within 90 s",
+    rollback: "on a cluster of one's own: repeat the removal until it says that there is no such member, then start \
+               the replica with an empty disk",
     invariants: &[Invariant::I1, Invariant::I3, Invariant::I5, Invariant::I8],
     fires: &["removal", "kill -9"],
     floor_per_second: 1.0,
+    lane: Lane::Smoke,
     needs: Needs::Nothing,
     body: |run| Box::pin(body(run)),
 };

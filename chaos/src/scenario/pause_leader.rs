@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::{Needs, Run, Scenario};
+use super::{Lane, Needs, Run, Scenario};
 use crate::{
     options::ClusterOptions,
     workload::{Invariant, LoadOptions},
@@ -16,9 +16,16 @@ pub(super) const SCENARIO: Scenario = Scenario {
     hypothesis: "a leader that was stopped and wakes up believes that it still leads; it must not answer from what \
                  it knew",
     fault: "SIGSTOP of the leader for 0.3 to 5 s (30 s in the full form), then SIGCONT, under reads and writes of tags",
+    given: "three replicas follow one leader; tags are written through all of them and read from each",
+    abort: "a tag is read that is older than one that was acknowledged before: one such answer is the end of the \
+            experiment",
+    recovery: "another replica leads within seconds of a pause that is longer than an election; the old leader \
+               follows it as soon as it wakes up, without a restart",
+    rollback: "on a cluster of one's own: `kill -CONT` of the process that stands still",
     invariants: &[Invariant::I3, Invariant::I5, Invariant::I8],
     fires: &["SIGSTOP"],
     floor_per_second: 5.0,
+    lane: Lane::Smoke,
     needs: Needs::Nothing,
     body: |run| Box::pin(body(run)),
 };
@@ -30,7 +37,7 @@ async fn body(run: &mut Run) -> Result<()> {
         run.work().await?;
         let leader = run.leader().await?;
         run.cluster()?.pause(leader)?;
-        run.faults.injected("SIGSTOP", &format!("replica {leader}, the leader"));
+        let fault = run.faults.begin("SIGSTOP", &format!("replica {leader}, the leader"));
         if round % 2 == 0 {
             // Shorter and longer than the lease and an election.
             run.last(Duration::from_millis(300), Duration::from_millis(2_500)).await;
@@ -42,7 +49,7 @@ async fn body(run: &mut Run) -> Result<()> {
             run.last(Duration::ZERO, longest).await;
         }
         run.cluster()?.resume(leader)?;
-        run.faults.note(&format!("replica {leader} goes on"));
+        run.faults.end(fault);
     }
     run.work().await
 }

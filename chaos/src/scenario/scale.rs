@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Needs, Run, Scenario, run::HEAL_DEADLINE};
+use super::{Lane, Needs, Run, Scenario, run::HEAL_DEADLINE};
 use crate::{
     options::ClusterOptions,
     wait::wait_until,
@@ -15,9 +15,16 @@ pub(super) const SCENARIO: Scenario = Scenario {
     hypothesis: "replicas come and go under load, the leader among them, and no client misses a pull",
     fault: "1 -> 3 -> 5 -> 3 replicas: new ones are started and join by themselves; the leader and another one are \
             taken away with `tercet member remove` and stopped",
+    given: "one replica is ready and takes writes; nothing else belongs to the cluster yet",
+    abort: "a pull fails, or a membership change is not over after 90 s: do not begin another one on top of it",
+    recovery: "each new replica is a voter and holds every blob within 90 s; a removed one is forgotten by all \
+               others within 90 s",
+    rollback: "on a cluster of one's own: `tercet member remove` what joined, or start what was removed with an \
+               empty disk",
     invariants: &[Invariant::I1, Invariant::I2, Invariant::I3, Invariant::I5, Invariant::I8],
     fires: &["join", "remove"],
     floor_per_second: 5.0,
+    lane: Lane::Smoke,
     needs: Needs::Nothing,
     body: |run| Box::pin(body(run)),
 };

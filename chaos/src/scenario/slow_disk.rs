@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
-use super::{Needs, Run, Scenario};
+use super::{Lane, Needs, Run, Scenario, faults::FaultId};
 use crate::{
     launch::Launch,
+    not_shown::OrNotShown as _,
     options::ClusterOptions,
+    tools::Tool,
     wait::wait_until,
     workload::{Invariant, LoadOptions},
 };
@@ -16,16 +18,27 @@ pub(super) const SCENARIO: Scenario = Scenario {
     name: "slow-disk",
     rows: &[17],
     hypothesis: "a replica whose every fsync takes half a second does not slow the others down for long: a slow follower \
-                 is left behind, a slow leader hands over",
+                 is left behind, a slow leader hands over, and the metrics say which one it is",
     fault: "500 ms before every fsync of a follower, then of the leader",
+    given: "three replicas follow one leader; one of them is started with 500 ms before every fsync",
+    abort: "writes stop for a minute, or leadership goes back and forth between the same two replicas",
+    recovery: "a slow follower is left behind without harm; a slow leader hands over within 90 s and writes go on \
+               within 10 s of that",
+    rollback: "on a cluster of one's own: hand leadership to another replica with `tercet member transfer`, then \
+               stop the slow one",
     invariants: &[Invariant::I1, Invariant::I3, Invariant::I5, Invariant::I8],
     fires: &["slow fsync"],
     floor_per_second: 1.0,
+    lane: Lane::Smoke,
     needs: Needs::Nothing,
     body: |run| Box::pin(body(run)),
 };
 
 const DELAY_MICROSECONDS: u32 = 500_000;
+/// What an operator sees of the disk.
+const FSYNC_METRIC: &str = "tercet_raft_fsync_microseconds";
+/// What a leader says that steps aside.
+const HANDED_OVER: &str = "this replica's disk is slow: handing leadership over";
 /// How long a slow leader may take to notice and to hand over.
 const STEP_ASIDE_MAX: Duration = Duration::from_secs(90);
 
@@ -36,8 +49,9 @@ async fn body(run: &mut Run) -> Result<()> {
     for _ in 0..run.of(1, 5) {
         let leader = run.leader().await?;
         let victim = (leader + 1) % 3;
-        slow(run, victim).await?;
+        let fault = slow(run, victim).await?;
         run.progress(100).await?;
+        is_reported(run, victim).await?;
         // Now it is to lead; it keeps up with nothing but silence.
         run.stop_load().await?;
         run.cluster()?.wait_caught_up(victim, STEP_ASIDE_MAX).await?;
@@ -54,23 +68,47 @@ async fn body(run: &mut Run) -> Result<()> {
         })
         .await?;
         let took = began.elapsed();
+        let said = run.cluster()?.replica(victim).log_text().contains(HANDED_OVER);
+        run.figure("the slow leader said why it handed over", said);
         run.faults.note(&format!("it was handed on after {took:?}"));
         run.writes_resume(&[0, 1, 2]).await?;
         run.progress(100).await?;
         run.kill(victim)?;
+        run.faults.end(fault);
         run.cluster()?.set_launch(victim, Launch::default());
         run.restart_all().await?;
     }
     Ok(())
 }
 
-async fn slow(run: &mut Run, victim: usize) -> Result<()> {
+/// The metric that an operator's alarm asks tells the slow replica from the others.
+async fn is_reported(run: &mut Run, victim: usize) -> Result<()> {
+    let cluster = &*run.cluster()?;
+    wait_until("the metrics name the slow replica", STEP_ASIDE_MAX, || async {
+        for index in 0..cluster.len() {
+            let page = cluster.ops_text(index, "/metrics").await?;
+            let fsync = metric(&page, FSYNC_METRIC).context("no metric of it")?;
+            let slow = fsync >= f64::from(DELAY_MICROSECONDS);
+            ensure!(slow == (index == victim), "{FSYNC_METRIC} of replica {index} is {fsync}");
+        }
+        Ok(())
+    })
+    .await?;
+    run.faults.note(&format!("the metrics name replica {victim} as the slow one"));
+    Ok(())
+}
+
+fn metric(page: &str, name: &str) -> Option<f64> {
+    page.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+}
+
+async fn slow(run: &mut Run, victim: usize) -> Result<FaultId> {
+    Tool::find("strace").or_not_shown()?;
     run.kill(victim)?;
     let inject = format!("--inject=fsync,fdatasync:delay_enter={DELAY_MICROSECONDS}");
     let strace =
         ["strace", "--daemonize", "-f", "--seccomp-bpf", "-qqq", "-o", "/dev/null", &inject];
     run.cluster()?.set_launch(victim, Launch::default().through(&strace));
     run.restart_all().await?;
-    run.faults.injected("slow fsync", &format!("replica {victim}"));
-    Ok(())
+    Ok(run.faults.begin("slow fsync", &format!("replica {victim}")))
 }

@@ -2,11 +2,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    future::Future,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use reqwest::Method;
 use tokio::{sync::watch, task::JoinSet};
@@ -18,8 +19,11 @@ use super::{
     targets::Targets,
 };
 use crate::{
-    client::{RegistryClient, Upload},
+    check::Late,
+    client::{Answer, RegistryClient, Upload},
     content::{Blob, Image},
+    not_shown::OrNotShown as _,
+    wait::wait_until,
 };
 
 /// Each repository has one client that changes it, so that it knows what must be there.
@@ -29,6 +33,8 @@ const LAYERS: u64 = 120;
 /// Images of one repository; then one goes for each that comes.
 const IMAGES_MAX: usize = 4;
 const PAUSE: Duration = Duration::from_millis(20);
+/// For what is asked when the storm is over: an election may still be running.
+const LAST_DEADLINE: Duration = Duration::from_secs(60);
 
 /// What is alive, by repository and tag.
 type Live = BTreeMap<(String, String), Image>;
@@ -53,7 +59,7 @@ struct Inner {
     targets: Targets,
     ledger: Arc<Ledger>,
     layers: Vec<Blob>,
-    /// A layer without a reference stays at least so long.
+    /// A layer without a reference stays at least so long. None where clocks jump, and it may go at once.
     grace: Duration,
     live: Mutex<Live>,
     churned: Mutex<Churned>,
@@ -114,13 +120,14 @@ impl Churn {
     pub(crate) async fn stop(mut self) -> Result<BTreeSet<String>> {
         self.stop.send_replace(true);
         while let Some(ended) = self.clients.join_next().await {
-            ended?;
+            ended.context("a client panicked").or_not_shown()?;
         }
         let live = self.inner.live().clone();
         let client = self.inner.targets.numbered(0).context("no replica")?;
         for index in 0..REPOSITORIES {
             let repository = repository(index);
-            let answer = client.get(&format!("/v2/{repository}/tags/list?n=1000")).await?;
+            let path = format!("/v2/{repository}/tags/list?n=1000");
+            let answer = self.inner.last(&path, || client.get(&path)).await?;
             if answer.status == 404 {
                 continue;
             }
@@ -129,21 +136,17 @@ impl Churn {
             for tag in tags.unwrap_or_default() {
                 let tag = tag.as_str().context("a tag is text")?.to_owned();
                 if !live.contains_key(&(repository.clone(), tag.clone())) {
-                    let answer = client.pull_manifest(&repository, &tag).await?;
-                    let digest = answer.need_header("docker-content-digest")?;
-                    let path = format!("/v2/{repository}/manifests/{digest}");
-                    client.delete(&path).await?.expect(202)?;
+                    self.inner.forget(&client, &repository, &tag).await?;
                 }
             }
         }
         let mut needed = BTreeSet::new();
         for ((repository, tag), image) in &live {
-            self.inner.ledger.keep_image(repository, tag, image);
-            for blob in &image.blobs {
-                self.inner.ledger.keep_blob(repository, &blob.digest);
-                needed.insert(blob.digest.clone());
-            }
+            self.inner.ledger.keep_whole_image(repository, tag, image);
+            needed.extend(image.blobs.iter().map(|blob| blob.digest.clone()));
         }
+        // Every answer to the storm was judged as it came.
+        self.inner.ledger.checked(Invariant::I6);
         Ok(needed)
     }
 }
@@ -178,6 +181,37 @@ impl Inner {
         tokio::time::sleep(PAUSE).await;
     }
 
+    /// Asks until the answer is a sure one.
+    async fn last<F, Fut>(&self, what: &str, mut ask: F) -> Result<Answer>
+    where
+        F: FnMut() -> Fut,
+        Fut: Future<Output = Result<Answer>>,
+    {
+        wait_until(what, LAST_DEADLINE, || {
+            let asked = ask();
+            async move {
+                let answer = self.ledger.judge_ask(asked.await).context("no answer")?;
+                ensure!(answer.status < 500 && !answer.is_stale(), "{}", answer.describe());
+                Ok(answer)
+            }
+        })
+        .await
+    }
+
+    /// Deletes what a write of unknown outcome has left. What is gone meanwhile was deleted by one.
+    async fn forget(&self, client: &RegistryClient, repository: &str, tag: &str) -> Result<()> {
+        let what = format!("{repository}:{tag} is read");
+        let answer = self.last(&what, || client.get_manifest(repository, tag)).await?;
+        if answer.status == 404 {
+            return Ok(());
+        }
+        let digest = crate::digest::sha256(&answer.expect(200)?.body);
+        let path = format!("/v2/{repository}/manifests/{digest}");
+        let answer = self.last(&format!("{path} is deleted"), || client.delete(&path)).await?;
+        ensure!(matches!(answer.status, 202 | 404), "{}", answer.describe());
+        Ok(())
+    }
+
     fn own(&self, index: usize) -> Vec<(String, Image)> {
         let own = repository(index);
         let live = self.live();
@@ -208,12 +242,8 @@ impl Inner {
             self.churned().pushed += 1;
             self.live().insert((repository, tag), image);
         } else if status == 404 {
-            if start.elapsed() < self.grace {
-                let what = format!("blobs of {tag} went within their grace: {said}");
-                self.ledger.violated(Invariant::I6, what);
-            } else {
-                self.churned().too_slow += 1;
-            }
+            let late = self.ledger.judge_late(start.elapsed(), self.grace, &tag, &said);
+            self.churned().too_slow += u64::from(late == Late::TooSlow);
         }
     }
 
@@ -230,7 +260,9 @@ impl Inner {
         // Some clients ask first, and believe what they hear; others send all the same.
         if random.random_bool(0.5) {
             let head = client.head(&format!("/v2/{repository}/blobs/{digest}")).await;
-            if head.is_ok_and(|answer| answer.status == 200) {
+            let head = self.ledger.judge_ask(head);
+            // One that says that it may be stale has promised nothing.
+            if head.is_some_and(|answer| answer.status == 200 && !answer.is_stale()) {
                 self.churned().met += 1;
                 return true;
             }
@@ -290,9 +322,7 @@ impl Inner {
             };
             if let Reading::Absent = self.ledger.read(client, &kept).await {
                 if self.live().contains_key(&(repository.clone(), tag.clone())) {
-                    let what = format!("{digest} of {repository}:{tag}, which is alive, is gone");
-                    self.ledger.count(|counts| counts.lost += 1);
-                    self.ledger.violated(Invariant::I6, what);
+                    self.ledger.collected_alive(digest, &format!("{repository}:{tag}"));
                 }
                 return;
             }

@@ -12,10 +12,12 @@ use reqwest::Method;
 use super::{
     invariant::Invariant,
     ledger::{Kept, KeptImage, Ledger},
+    load::Relies,
     request::{Reading, Wrote},
     targets::Targets,
 };
 use crate::{
+    check::PULL_PATIENCE,
     client::RegistryClient,
     content::{Blob, Image},
 };
@@ -25,8 +27,6 @@ const REPOSITORY: &str = "chaos/images";
 const SHARED_MAX: usize = 16;
 /// Before the next try after a refusal.
 const PAUSE: Duration = Duration::from_millis(50);
-/// How long a pull goes on from replica to replica, as a kubelet does.
-const PULL_PATIENCE: Duration = Duration::from_secs(20);
 
 /// What all pushers and pullers have in common.
 #[derive(Clone, Debug)]
@@ -37,6 +37,7 @@ pub(super) struct Images {
     pub(super) generation: u64,
     /// Largest layer in bytes.
     pub(super) layer_max: usize,
+    pub(super) relies: Relies,
     pub(super) shared: Arc<Mutex<VecDeque<Blob>>>,
 }
 
@@ -55,11 +56,10 @@ impl Images {
         let bytes = image.manifest.bytes.clone();
         let answer = client.put_manifest(REPOSITORY, &tag, &image.media_type, bytes).await;
         match self.ledger.judge_write(answer, &[201]) {
-            Wrote::Acknowledged => self.ledger.keep_image(REPOSITORY, &tag, &image),
-            Wrote::Refused(404) => self.ledger.violated(
-                Invariant::I4,
-                format!("{tag} was refused: its acknowledged blobs are unknown"),
-            ),
+            Wrote::Acknowledged => self.ledger.keep_whole_image(REPOSITORY, &tag, &image),
+            Wrote::Refused(404) if self.relies == Relies::OnBlobs => {
+                self.ledger.refused_with_blobs(&tag);
+            }
             _ => tokio::time::sleep(PAUSE).await,
         }
     }
@@ -87,7 +87,7 @@ impl Images {
         }
         let answer = client.finish(&upload, &blob.digest, rest).await;
         let wrote = self.ledger.judge_write(answer, &[201]);
-        if wrote.is_acknowledged() {
+        if wrote.is_acknowledged() && self.relies == Relies::OnBlobs {
             self.ledger.keep_blob(REPOSITORY, &blob.digest);
         }
         wrote
@@ -140,11 +140,7 @@ impl Images {
         })
         .await;
         if pulled.is_err() {
-            self.ledger.count(|counts| counts.failed_pulls += 1);
-            self.ledger.violated(
-                Invariant::I8,
-                format!("no replica gave {} within {PULL_PATIENCE:?}", image.tag),
-            );
+            self.ledger.pull_stopped(&image.tag, PULL_PATIENCE);
         }
     }
 

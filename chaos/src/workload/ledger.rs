@@ -2,23 +2,28 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::invariant::Invariant;
 use crate::{
-    check::{Operation, check_register},
+    check::{Ends, Operation},
     content::Image,
+    say::warn,
+    timeline::Recorder,
 };
 
-/// Enough to see what went wrong; the count goes on.
+/// Of one invariant: enough to see what went wrong; the count goes on.
 const VIOLATIONS_SHOWN: usize = 30;
 
+/// Of things that must not be there, these many are looked for.
+const NEVER_MAX: usize = 600;
+
 /// How operations ended.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     /// Writes that were answered with success.
     pub acknowledged_writes: u64,
@@ -67,10 +72,17 @@ pub(crate) struct KeptImage {
 #[derive(Debug, Default)]
 struct Book {
     counts: Counts,
+    ends: Ends,
     kept: BTreeSet<Kept>,
     images: Vec<KeptImage>,
     histories: BTreeMap<(String, String), Vec<Operation>>,
     violations: Vec<(Invariant, String)>,
+    /// What was checked to the end.
+    checked: BTreeSet<Invariant>,
+    /// What nobody may ever have published, since only liars spoke of it.
+    never: BTreeSet<Kept>,
+    /// Lies told, by kind.
+    lies: BTreeMap<&'static str, u64>,
     /// When the last write was acknowledged, and the longest time without one.
     last_write: Option<Instant>,
     longest_pause: Duration,
@@ -80,18 +92,24 @@ struct Book {
 #[derive(Debug)]
 pub struct Ledger {
     start: Instant,
+    recorder: Arc<Recorder>,
     book: Mutex<Book>,
 }
 
 impl Default for Ledger {
     fn default() -> Self {
-        Self { start: Instant::now(), book: Mutex::default() }
+        Self { start: Instant::now(), recorder: Arc::default(), book: Mutex::default() }
     }
 }
 
 impl Ledger {
     fn book(&self) -> MutexGuard<'_, Book> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What takes down what happens when.
+    pub(crate) fn recorder(&self) -> &Arc<Recorder> {
+        &self.recorder
     }
 
     /// Nanoseconds since the start.
@@ -104,8 +122,19 @@ impl Ledger {
         change(&mut self.book().counts);
     }
 
+    /// A request was judged, or its end was.
+    pub(crate) fn tally(&self, change: impl FnOnce(&mut Ends)) {
+        change(&mut self.book().ends);
+    }
+
+    /// How the requests ended that were judged.
+    pub(crate) fn ends(&self) -> Ends {
+        self.book().ends
+    }
+
     /// A write was acknowledged.
     pub(crate) fn wrote(&self) {
+        self.recorder.wrote();
         let mut book = self.book();
         book.counts.acknowledged_writes += 1;
         let now = Instant::now();
@@ -144,6 +173,14 @@ impl Ledger {
         });
     }
 
+    /// An image was acknowledged under a tag that nobody else sets, and with it every blob that it names.
+    pub(crate) fn keep_whole_image(&self, repository: &str, tag: &str, image: &Image) {
+        self.keep_image(repository, tag, image);
+        for blob in &image.blobs {
+            self.keep_blob(repository, &blob.digest);
+        }
+    }
+
     /// An image of which `choose` gets the count and says the index.
     pub(crate) fn image(&self, choose: impl FnOnce(usize) -> usize) -> Option<KeptImage> {
         let book = self.book();
@@ -173,6 +210,30 @@ impl Ledger {
         kept.chain(book.histories.keys().map(|(repository, _)| repository.clone())).collect()
     }
 
+    /// Only liars speak of this: it must not be there at the end.
+    pub(crate) fn never(&self, what: Kept) {
+        let mut book = self.book();
+        // Enough to see that it is never believed; a check of each at every replica takes its time.
+        if book.never.len() < NEVER_MAX {
+            book.never.insert(what);
+        }
+    }
+
+    /// Everything that must not be there.
+    pub(crate) fn all_never(&self) -> Vec<Kept> {
+        self.book().never.iter().cloned().collect()
+    }
+
+    /// A lie was told to a replica.
+    pub(crate) fn lied(&self, kind: &'static str) {
+        *self.book().lies.entry(kind).or_default() += 1;
+    }
+
+    /// Lies told so far, by kind.
+    pub(crate) fn lies(&self) -> BTreeMap<&'static str, u64> {
+        self.book().lies.clone()
+    }
+
     /// Adds to the history of a tag.
     pub(crate) fn record(&self, repository: &str, tag: &str, operation: Operation) {
         let key = (repository.to_owned(), tag.to_owned());
@@ -183,33 +244,33 @@ impl Ledger {
     pub fn violated(&self, invariant: Invariant, what: String) {
         let mut book = self.book();
         book.counts.violations += 1;
-        if book.violations.len() < VIOLATIONS_SHOWN {
-            eprintln!("VIOLATED {invariant}: {what}");
+        // Many of one kind do not hide the first of another.
+        let known = book.violations.iter().filter(|(of, _)| *of == invariant).count();
+        if known < VIOLATIONS_SHOWN {
+            warn(&format!("VIOLATED {invariant}: {what}"));
+            self.recorder.mark(&format!("{invariant}: {what}"));
             book.violations.push((invariant, what));
         }
     }
 
-    /// Something acknowledged is gone.
-    pub(crate) fn lost(&self, what: String) {
-        self.count(|counts| counts.lost += 1);
-        self.violated(Invariant::I1, what);
+    /// The histories of all tags, which are then no longer in the book.
+    pub(crate) fn take_histories(&self) -> BTreeMap<(String, String), Vec<Operation>> {
+        std::mem::take(&mut self.book().histories)
     }
 
-    /// An answer carried wrong bytes.
-    pub(crate) fn wrong_bytes(&self, what: String) {
-        self.count(|counts| counts.wrong_bytes += 1);
-        self.violated(Invariant::I2, what);
+    /// The histories of all tags as they are now.
+    pub(crate) fn histories(&self) -> BTreeMap<(String, String), Vec<Operation>> {
+        self.book().histories.clone()
     }
 
-    /// Checks the histories of all tags. Returns how many tags and operations there were.
-    pub(crate) fn check_tags(&self) -> (usize, usize) {
-        let histories = std::mem::take(&mut self.book().histories);
-        for ((repository, tag), history) in &histories {
-            if let Err(reason) = check_register(history) {
-                self.violated(Invariant::I3, format!("{repository}:{tag}: {reason}"));
-            }
-        }
-        (histories.len(), histories.values().map(Vec::len).sum())
+    /// An invariant was checked to the end, whatever that found.
+    pub(crate) fn checked(&self, invariant: Invariant) {
+        self.book().checked.insert(invariant);
+    }
+
+    /// The invariants that were checked to the end.
+    pub(crate) fn all_checked(&self) -> BTreeSet<Invariant> {
+        self.book().checked.clone()
     }
 
     /// The counts now.
@@ -225,5 +286,23 @@ impl Ledger {
     /// The longest time between two acknowledged writes.
     pub fn longest_pause(&self) -> Duration {
         self.book().longest_pause
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_violations_of_one_kind_do_not_hide_another() {
+        let ledger = Ledger::default();
+        for number in 0..2 * VIOLATIONS_SHOWN {
+            ledger.violated(Invariant::I7, format!("500, number {number}"));
+        }
+        ledger.violated(Invariant::I1, "a blob is gone".to_owned());
+        let shown = ledger.violations();
+        assert_eq!(shown.len(), VIOLATIONS_SHOWN + 1);
+        assert!(shown.iter().any(|(invariant, _)| *invariant == Invariant::I1));
+        assert_eq!(ledger.counts().violations, 2 * VIOLATIONS_SHOWN as u64 + 1);
     }
 }

@@ -2,11 +2,23 @@
 
 use std::{collections::VecDeque, future::Future, sync::Arc};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use rand::{SeedableRng as _, rngs::StdRng};
 use tokio::{sync::watch, task::JoinSet};
 
-use super::{images::Images, ledger::Ledger, tags::Tags, targets::Targets};
+use super::{
+    chunked::Chunked, images::Images, ledger::Ledger, liars::Liars, tags::Tags, targets::Targets,
+};
+use crate::not_shown::OrNotShown as _;
+
+/// From when on clients rely on a blob that they have pushed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Relies {
+    /// From its own acknowledgement: its grace is longer than the run.
+    OnBlobs,
+    /// From that of a manifest that names it. Until then it may be collected, and its push be refused.
+    OnManifests,
+}
 
 /// How many clients do what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,17 +33,53 @@ pub(crate) struct LoadOptions {
     pub(crate) tag_writers: usize,
     /// Clients that read tags, one replica each.
     pub(crate) tag_readers: usize,
+    /// Clients that send blobs in chunks and resume them; `layer_max` is their largest, too.
+    pub(crate) uploaders: usize,
+    /// Clients that lie.
+    pub(crate) liars: usize,
+    /// What those that push rely on.
+    pub(crate) relies: Relies,
 }
 
 impl LoadOptions {
     /// W1 and W2 together.
     pub(crate) fn images_and_tags(replicas: usize, layer_max: usize) -> Self {
-        Self { pushers: 2, pullers: 2, layer_max, tag_writers: 3, tag_readers: replicas }
+        let tags = Self::tags(replicas);
+        Self { pushers: 2, pullers: 2, layer_max, ..tags }
+    }
+
+    /// W1 alone.
+    pub(crate) fn images(layer_max: usize) -> Self {
+        Self { pushers: 2, pullers: 2, layer_max, tag_writers: 0, tag_readers: 0, ..Self::tags(0) }
     }
 
     /// W2 alone.
     pub(crate) fn tags(replicas: usize) -> Self {
-        Self { pushers: 0, pullers: 0, layer_max: 0, tag_writers: 3, tag_readers: replicas }
+        Self {
+            pushers: 0,
+            pullers: 0,
+            layer_max: 0,
+            tag_writers: 3,
+            tag_readers: replicas,
+            uploaders: 0,
+            liars: 0,
+            relies: Relies::OnBlobs,
+        }
+    }
+
+    /// With W3 beside it.
+    pub(crate) fn and_chunked(self, uploaders: usize) -> Self {
+        Self { uploaders, ..self }
+    }
+
+    /// In a cluster that collects what no manifest names, within the run.
+    pub(crate) fn with_collection(self) -> Self {
+        Self { relies: Relies::OnManifests, ..self }
+    }
+
+    /// With W5 beside it.
+    pub(crate) fn and_liars(self, liars: usize) -> Self {
+        Self { liars, ..self }
     }
 }
 
@@ -56,9 +104,15 @@ impl Load {
             ledger: ledger.clone(),
             generation: seed,
             layer_max: options.layer_max,
+            relies: options.relies,
             shared: Arc::new(std::sync::Mutex::new(VecDeque::new())),
         };
-        let tags = Tags { targets: targets.clone(), ledger: ledger.clone(), generation: seed };
+        let tags = Tags {
+            targets: targets.clone(),
+            ledger: ledger.clone(),
+            generation: seed,
+            operations: Arc::default(),
+        };
         tags.prepare().await?;
         for worker in 0..options.pushers {
             let images = images.clone();
@@ -100,6 +154,34 @@ impl Load {
                 }
             });
         }
+        let chunked = Chunked {
+            targets: targets.clone(),
+            ledger: ledger.clone(),
+            size_max: options.layer_max,
+            relies: options.relies,
+        };
+        for worker in 0..options.uploaders {
+            let chunked = chunked.clone();
+            load.spawn(seed, 500 + worker, move |_, mut random| {
+                let chunked = chunked.clone();
+                async move {
+                    chunked.push(&mut random).await;
+                    random
+                }
+            });
+        }
+        let liars = Liars { targets: targets.clone(), ledger: ledger.clone() };
+        for worker in 0..options.liars {
+            let liars = liars.clone();
+            load.spawn(seed, 600 + worker, move |number, mut random| {
+                let liars = liars.clone();
+                async move {
+                    // Not all of them the same lie at the same time.
+                    liars.lie(number + 3 * worker as u64, &mut random).await;
+                    random
+                }
+            });
+        }
         Ok(load)
     }
 
@@ -125,7 +207,7 @@ impl Load {
     pub(crate) async fn stop(mut self) -> Result<()> {
         self.stop.send_replace(true);
         while let Some(ended) = self.clients.join_next().await {
-            ended?;
+            ended.context("a client panicked").or_not_shown()?;
         }
         Ok(())
     }

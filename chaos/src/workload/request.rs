@@ -1,14 +1,11 @@
 //! Single requests, and how they ended. Each answer is judged as it comes.
 
-use anyhow::{Error, Result};
+use anyhow::Result;
 
-use super::{
-    invariant::Invariant,
-    ledger::{Kept, Ledger},
-};
+use super::ledger::{Kept, Ledger};
 use crate::{
+    check::End,
     client::{Answer, RegistryClient},
-    digest::Hasher,
 };
 
 /// How a write ended.
@@ -29,11 +26,11 @@ impl Wrote {
         matches!(self, Self::Acknowledged)
     }
 
-    /// Whether it may have happened, or may happen yet. A `503` can come after the proposal went out.
+    /// Whether it may have happened, or may happen yet: a `503` or a `507` can come after the proposal went out.
     pub(crate) fn may_have_happened(&self) -> bool {
         match self {
             Self::Acknowledged | Self::Unknown => true,
-            Self::Refused(status) => *status >= 500 && *status != 507,
+            Self::Refused(status) => *status >= 500,
             Self::Unsent => false,
         }
     }
@@ -59,38 +56,68 @@ impl Ledger {
     pub(crate) fn judge_write(&self, result: Result<Answer>, wanted: &[u16]) -> Wrote {
         match result {
             Ok(answer) if wanted.contains(&answer.status) => {
+                self.ended(End::Acknowledged);
                 self.wrote();
+                // Only a majority can do that. A chunk or a session needs one replica or two.
+                if answer.status == 201 {
+                    self.recorder().committed();
+                }
                 Wrote::Acknowledged
             }
             Ok(answer) => {
                 self.judge_error(&answer);
-                self.count(|counts| counts.refused += 1);
+                self.ended(End::Refused);
                 Wrote::Refused(answer.status)
             }
-            Err(error) if was_never_sent(&error) => {
-                self.count(|counts| counts.failed += 1);
-                Wrote::Unsent
-            }
-            Err(_) => {
-                self.count(|counts| counts.unknown += 1);
-                Wrote::Unknown
+            Err(error) => {
+                let end = End::of_error(&error);
+                self.ended(end);
+                if end == End::Failed { Wrote::Unsent } else { Wrote::Unknown }
             }
         }
     }
 
-    /// Every refusal is an OCI error, and none is a confession that the registry did not expect this (I7).
-    pub(crate) fn judge_error(&self, answer: &Answer) {
-        let modelled = match answer.status {
-            // Of a connection too many, which is closed before a request of it is read.
-            503 if answer.body.is_empty() => answer.header("retry-after").is_some(),
-            503 | 507 | 400..500 => answer.error_code().is_ok(),
-            _ => false,
+    /// Judges the answer to a question, such as a HEAD or a list: any is fine, but an error that is none. `None` if
+    /// nobody answered.
+    pub(crate) fn judge_ask(&self, result: Result<Answer>) -> Option<Answer> {
+        let answer = match result {
+            Ok(answer) => answer,
+            Err(error) => {
+                self.ended(End::of_error(&error));
+                return None;
+            }
         };
-        if !modelled {
-            self.violated(
-                Invariant::I7,
-                format!("an answer is no modelled error: {}", answer.describe()),
-            );
+        match answer.status {
+            200..300 => self.ended(End::Acknowledged),
+            404 => {
+                self.judge_status(&answer);
+                self.ended(End::Absent);
+            }
+            _ => {
+                self.judge_status(&answer);
+                self.ended(End::Refused);
+            }
+        }
+        Some(answer)
+    }
+
+    /// Judges the answer to a request that must not succeed; whether it did is for the caller to say. `None` if nobody
+    /// answered.
+    pub(crate) fn judge_refusal(&self, result: Result<Answer>) -> Option<Answer> {
+        match result {
+            Ok(answer) if answer.status < 300 => {
+                self.ended(End::Acknowledged);
+                Some(answer)
+            }
+            Ok(answer) => {
+                self.judge_error(&answer);
+                self.ended(End::Refused);
+                Some(answer)
+            }
+            Err(error) => {
+                self.ended(End::of_error(&error));
+                None
+            }
         }
     }
 
@@ -111,56 +138,51 @@ impl Ledger {
         let answer = match result {
             Ok(answer) => answer,
             Err(error) => {
-                let never_sent = was_never_sent(&error);
-                self.count(|counts| {
-                    if never_sent {
-                        counts.failed += 1;
-                    } else {
-                        counts.unknown += 1;
-                    }
-                });
+                self.ended(End::of_error(&error));
                 return Reading::Unreachable(format!("{error:#}"));
             }
         };
         match answer.status {
-            200 => self.judge_bytes(answer, asked),
-            404 => {
+            200 if !self.judge_bytes(&answer, asked) => {
+                self.ended(End::Wrong);
+                Reading::Wrong
+            }
+            200 => {
+                self.ended(End::Acknowledged);
+                self.count(|counts| {
+                    counts.acknowledged_reads += 1;
+                    if answer.is_stale() {
+                        counts.stale_reads += 1;
+                    }
+                });
+                Reading::Found(answer)
+            }
+            // The registry says itself that it may know no better.
+            404 if !answer.is_stale() => {
                 self.judge_error(&answer);
+                self.ended(End::Absent);
                 Reading::Absent
             }
             status => {
                 self.judge_error(&answer);
-                self.count(|counts| counts.refused += 1);
+                self.ended(End::Refused);
                 Reading::Refused(status)
             }
         }
     }
-
-    fn judge_bytes(&self, answer: Answer, asked: Option<&str>) -> Reading {
-        let named = answer.header("docker-content-digest").map(str::to_owned);
-        for digest in named.iter().map(String::as_str).chain(asked) {
-            let mut hasher = Hasher::like(digest);
-            hasher.update(&answer.body);
-            let found = hasher.finish();
-            if found != digest {
-                self.wrong_bytes(format!("{} gave {found} for {digest}", answer.url));
-                return Reading::Wrong;
-            }
-        }
-        self.count(|counts| {
-            counts.acknowledged_reads += 1;
-            if answer.is_stale() {
-                counts.stale_reads += 1;
-            }
-        });
-        Reading::Found(answer)
-    }
 }
 
-/// Whether a request surely did not reach anybody.
-fn was_never_sent(error: &Error) -> bool {
-    error
-        .chain()
-        .filter_map(|cause| cause.downcast_ref::<reqwest::Error>())
-        .any(|cause| cause.is_connect())
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_refused_for_what_it_is_has_surely_not_happened() {
+        for (status, may_have) in
+            [(400, false), (404, false), (412, false), (503, true), (507, true)]
+        {
+            assert_eq!(Wrote::Refused(status).may_have_happened(), may_have, "{status}");
+        }
+        assert!(Wrote::Unknown.may_have_happened() && !Wrote::Unsent.may_have_happened());
+    }
 }

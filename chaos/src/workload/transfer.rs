@@ -1,6 +1,9 @@
 //! Large blobs, pushed and pulled so that an interrupted transfer goes on elsewhere, as real clients do it.
 
-use std::time::{Duration, Instant};
+use std::{
+    ops::Range,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
@@ -8,11 +11,17 @@ use futures_util::StreamExt as _;
 use rand::rngs::StdRng;
 use reqwest::Method;
 
-use super::{invariant::Invariant, ledger::Ledger, request::Wrote, targets::Targets};
+use super::{
+    ledger::Ledger,
+    request::{Reading, Wrote},
+    targets::Targets,
+};
 use crate::{
-    client::{RegistryClient, Upload},
+    check::End,
+    client::{Answer, RegistryClient, Upload},
     content::Blob,
     digest::Hasher,
+    timeline::{Outcome, RequestKind},
 };
 
 /// What one request carries of an upload.
@@ -48,9 +57,15 @@ pub(crate) async fn push_resumed(
         ensure!(start.elapsed() < PATIENCE, "an upload of {} does not end", blob.digest);
         let client = targets.any(random).context("no replica")?;
         let Some(upload) = open.as_mut() else {
-            match client.open_upload(repository).await {
-                Ok(upload) => open = Some(upload),
-                Err(_) => tokio::time::sleep(PAUSE).await,
+            let path = format!("/v2/{repository}/blobs/uploads/");
+            let answer = client.call(Method::POST, &path).await;
+            let location = answer.as_ref().ok().and_then(|answer| answer.header("location"));
+            let location = location.map(str::to_owned);
+            match (ledger.judge_write(answer, &[202]), location) {
+                (Wrote::Acknowledged, Some(location)) => {
+                    open = Some(Upload { location, offset: 0 })
+                }
+                _ => tokio::time::sleep(PAUSE).await,
             }
             continue;
         };
@@ -64,11 +79,12 @@ pub(crate) async fn push_resumed(
                 tokio::time::sleep(PAUSE).await;
                 // A PUT whose answer was lost may have worked.
                 let path = format!("/v2/{repository}/blobs/{}", blob.digest);
-                if client.head(&path).await.is_ok_and(|answer| answer.status == 200) {
+                let head = ledger.judge_ask(client.head(&path).await);
+                if head.is_some_and(|answer| answer.status == 200) {
                     ledger.keep_blob(repository, &blob.digest);
                     return Ok(transfer);
                 }
-                match offset(&client, upload, blob.bytes.len()).await {
+                match offset(ledger, &client, upload, blob.bytes.len()).await {
                     Where::At(offset) => {
                         upload.offset = offset;
                         transfer.resumed += 1;
@@ -119,8 +135,14 @@ enum Where {
 }
 
 /// Asks how far an upload is.
-async fn offset(client: &RegistryClient, upload: &mut Upload, size: usize) -> Where {
-    let Ok(answer) = client.get(&upload.location).await else { return Where::Unknown };
+async fn offset(
+    ledger: &Ledger,
+    client: &RegistryClient,
+    upload: &mut Upload,
+    size: usize,
+) -> Where {
+    let answer = client.get(&upload.location).await;
+    let Some(answer) = ledger.judge_ask(answer) else { return Where::Unknown };
     match answer.status {
         204 => {
             let range = answer.header("range").and_then(|range| range.strip_prefix("0-"));
@@ -156,37 +178,87 @@ pub(crate) async fn pull_resumed(
     let path = format!("/v2/{repository}/blobs/{digest}");
     while offset < size {
         if start.elapsed() > PATIENCE {
-            ledger.count(|counts| counts.failed_pulls += 1);
-            ledger.violated(Invariant::I8, format!("a pull of {digest} does not end"));
+            ledger.pull_stopped(digest, PATIENCE);
             return Ok(transfer);
         }
         let client = targets.any(random).context("no replica")?;
-        let request = client.request(Method::GET, &path)?.timeout(PATIENCE);
-        let request = request.header("range", format!("bytes={offset}-"));
         let before = offset;
-        if let Ok(response) = request.send().await {
-            if response.status() == 404 {
-                ledger.lost(format!("{digest} is not there during the run"));
-                return Ok(transfer);
-            }
-            if response.status() == 206 || (response.status() == 200 && offset == 0) {
-                let mut stream = response.bytes_stream();
-                while let Some(Ok(bytes)) = stream.next().await {
-                    hasher.update(&bytes);
-                    offset += bytes.len() as u64;
-                }
-            }
+        let take = |bytes: &[u8]| {
+            hasher.update(bytes);
+            offset += bytes.len() as u64;
+        };
+        if pull_part(ledger, &client, &path, before..size, take).await? == Part::Gone {
+            ledger.lost(format!("{digest} is not there during the run"));
+            return Ok(transfer);
         }
         if offset < size {
             transfer.resumed += u64::from(offset > before);
             tokio::time::sleep(PAUSE).await;
         }
     }
-    let found = hasher.finish();
-    if found == digest {
+    if ledger.judge_hash("a pull in parts", digest, &hasher.finish()) {
         ledger.count(|counts| counts.acknowledged_reads += 1);
-    } else {
-        ledger.wrong_bytes(format!("a pull of {digest} in parts gave {found}"));
     }
     Ok(transfer)
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    /// Some of it came, or nothing.
+    Some,
+    /// A sure "not there".
+    Gone,
+}
+
+/// Asks one replica for a part of a blob, and takes what comes.
+async fn pull_part(
+    ledger: &Ledger,
+    client: &RegistryClient,
+    path: &str,
+    part: Range<u64>,
+    mut take: impl FnMut(&[u8]),
+) -> Result<Part> {
+    let request = client.request(Method::GET, path)?.timeout(PATIENCE);
+    let request = request.header("range", format!("bytes={}-", part.start));
+    let sent = client.begin(RequestKind::Pull, 0);
+    let close = |outcome, status| {
+        if let Some(sent) = sent {
+            sent.end(outcome, status);
+        }
+    };
+    let response = match request.send().await {
+        Ok(response) => response,
+        Err(error) => {
+            close(Outcome::of_error(&error), None);
+            ledger.ended(End::of_error(&error.into()));
+            return Ok(Part::Some);
+        }
+    };
+    let status = response.status().as_u16();
+    if status == 206 || (status == 200 && part.start == 0) {
+        let mut left = part.end - part.start;
+        let mut stream = response.bytes_stream();
+        while let Some(Ok(bytes)) = stream.next().await {
+            left = left.saturating_sub(bytes.len() as u64);
+            take(&bytes);
+        }
+        // One that breaks off has no whole answer.
+        let (outcome, end) = match left {
+            0 => (Outcome::Acknowledged, End::Acknowledged),
+            _ => (Outcome::Unknown, End::Unknown),
+        };
+        close(outcome, Some(status));
+        ledger.ended(end);
+        return Ok(Part::Some);
+    }
+    let answer = Answer::read(response).await;
+    let outcome = match &answer {
+        Ok(answer) => Outcome::of_status(RequestKind::Pull, answer.status),
+        Err(_) => Outcome::Unknown,
+    };
+    close(outcome, Some(status));
+    Ok(match ledger.judge_read(answer, None) {
+        Reading::Absent => Part::Gone,
+        _ => Part::Some,
+    })
 }

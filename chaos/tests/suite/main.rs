@@ -41,6 +41,7 @@ mod retention;
 mod scale;
 mod scrub;
 mod settings;
+mod state_hash;
 mod survive_kill;
 mod two_of_three_down;
 mod upgrade;

@@ -1,72 +1,8 @@
-//! What a run came to, as a table and as JSON.
+//! A report as lines of text.
 
-use std::{
-    collections::BTreeMap,
-    fmt::Write as _,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::fmt::Write as _;
 
-use anyhow::{Context, Result};
-use serde::Serialize;
-use serde_json::Value;
-
-use crate::workload::{Counts, Invariant};
-
-/// The judgement of a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Verdict {
-    /// Every invariant held, and the faults were real.
-    Held,
-    /// An invariant was broken, or the cluster did not do what the scenario asks of it.
-    Violated,
-    /// The run shows nothing: a fault never happened, or hardly any work did.
-    Void,
-}
-
-/// Everything that is worth keeping of a run.
-#[derive(Clone, Debug, Serialize)]
-pub struct Report {
-    /// The scenario.
-    pub scenario: String,
-    /// Its rows in the catalogue of faults.
-    pub rows: Vec<u8>,
-    /// What all random choices were drawn from.
-    pub seed: u64,
-    /// `short` or `full`.
-    pub length: String,
-    /// What the program under test says it is.
-    pub version: String,
-    /// The judgement.
-    pub verdict: Verdict,
-    /// Why, if it is not `held`.
-    pub reasons: Vec<String>,
-    /// How operations ended.
-    pub operations: Counts,
-    /// Faults by kind.
-    pub faults: BTreeMap<String, u64>,
-    /// Acknowledged operations per second while the load ran.
-    pub acknowledged_per_second: f64,
-    /// Tags checked for linearizability, and operations on them.
-    pub tags_checked: usize,
-    /// Operations in the checked histories.
-    pub tag_operations: usize,
-    /// Pulls of the last check: everything kept, from every replica.
-    pub checked_pulls: usize,
-    /// From the end of the last fault until all replicas agreed and held everything.
-    pub full_replication_ms: Option<u64>,
-    /// From a fault that leaves a majority until writes went on, each time.
-    pub resumed_ms: Vec<u64>,
-    /// Longest time between two acknowledged writes, with or without a majority.
-    pub longest_pause_ms: u64,
-    /// What only this scenario measures.
-    pub figures: BTreeMap<String, Value>,
-    /// What happened, in order.
-    pub events: Vec<String>,
-    /// From start to verdict.
-    pub seconds: f64,
-}
+use super::Report;
 
 impl Report {
     /// The report as a table.
@@ -82,7 +18,7 @@ impl Report {
         row("scenario", format!("{} (rows: {})", self.scenario, rows.join(" ")));
         row("seed, length", format!("{}, {}", self.seed, self.length));
         row("under test", self.version.clone());
-        row("verdict", format!("{:?}", self.verdict).to_uppercase());
+        row("verdict", self.verdict.word().to_uppercase());
         for reason in &self.reasons {
             row("because", reason.clone());
         }
@@ -114,20 +50,6 @@ impl Report {
         row("took", format!("{:.1} s", self.seconds));
         text
     }
-
-    /// Writes the report as `<scenario>-<seed>.json` into a folder.
-    pub fn save(&self, folder: &Path) -> Result<PathBuf> {
-        fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
-        let path = folder.join(format!("{}-{}.json", self.scenario, self.seed));
-        fs::write(&path, serde_json::to_string_pretty(self)?)
-            .with_context(|| format!("write {}", path.display()))?;
-        Ok(path)
-    }
-}
-
-/// The reason for a broken promise, in words.
-pub(crate) fn reason(invariant: Invariant, what: &str) -> String {
-    format!("{invariant} ({}): {what}", invariant.words())
 }
 
 /// Median, 99th percentile and maximum of milliseconds.
