@@ -26,7 +26,7 @@ MDBOOK := $(CACHE)/tools/mdbook-$(MDBOOK_VERSION)/bin/mdbook
 
 .PHONY: help
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
 
 .PHONY: run
 run: build ## Start a three-replica cluster on this machine (REPLICAS=, DIR=, PORT=)
@@ -44,13 +44,26 @@ build: build-deps ## Build the binary (dev profile)
 test: test-deps build ## Run all tests (as root)
 	cargo test --locked --workspace
 
-# Without SEED= a new one is drawn and printed. SCENARIO= takes names; `tercet-chaos list` shows them. Built as
-# for the tests: only then does the registry have its failpoints.
+# Without SEED= a new one is drawn and printed. SCENARIO= takes names; `tercet-chaos list` shows them. With
+# MINUTES= the list is repeated with other seeds until that time is over. Built as for the tests: only then does
+# the registry have its failpoints.
 .PHONY: chaos
-chaos: test-deps build-deps ## Run the fault scenarios in full (SCENARIO=, SEED=, REPORT=); as root
+chaos: test-deps build-deps ## Run the fault scenarios in full (SCENARIO=, MINUTES=, SEED=, REPORT=); as root
 	cargo test --locked --workspace --no-run
 	$(CARGO_TARGET_DIR)/debug/tercet-chaos run $(or $(SCENARIO),--all) --full \
-		$(if $(SEED),--seed $(SEED)) --report $(or $(REPORT),$(CARGO_TARGET_DIR)/chaos)
+		$(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) \
+		--report $(or $(REPORT),$(CARGO_TARGET_DIR)/chaos)
+
+.PHONY: check-kubernetes
+check-kubernetes: ## Check the files of chaos/kubernetes against the schemas of their tools
+	bash chaos/setup.sh
+	$(CACHE)/python/bin/python chaos/kubernetes/validate.py
+
+# After `make build`, unless TERCET_BIN= names another registry. EXPERIMENTS= takes names of chaos/experiments.
+.PHONY: experiments
+experiments: ## Run the Chaos Toolkit experiments against a local cluster, after a build (EXPERIMENTS=, TERCET_BIN=)
+	bash chaos/setup.sh
+	TERCET_BIN=$(or $(TERCET_BIN),$(TERCET)) $(CACHE)/python/bin/python chaos/experiments/run.py $(EXPERIMENTS)
 
 .PHONY: release
 release: build-deps ## Build the optimised binary
@@ -68,9 +81,12 @@ fmt: ## Format the code
 fmt-check:
 	cargo fmt --all --check
 
+# The two packages of the simulation are the sources of storage and raft once more: looked at as what the simulation
+# is built on, but not with their tests, which are those of the originals.
 .PHONY: clippy
 clippy: build-deps
-	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo clippy --locked --workspace --exclude tercet-storage-simulated --exclude tercet-raft-simulated \
+		--all-targets -- -D warnings
 
 # Advisories are left out: their database is not on a package registry. `make audit` has them.
 # DENY_LOG=error leaves out the list of crates that are there in two versions.

@@ -8,7 +8,9 @@
 #                                                       strace, libfaketime, e2fsprogs) and small helpers
 #   into ${TERCET_CACHE:-$HOME/.cache/tercet}/bin:      etcd, out of Debian's etcd-server, to compare with
 #   into ${TERCET_CACHE:-$HOME/.cache/tercet}/bin:      crane, oras, regctl, helm, cosign and the
-#                                                       OCI conformance suites (where Go is at hand)
+#                                                       OCI conformance suites (where Go is at hand),
+#                                                       and Chaos Mesh's admission checks
+#   into ${TERCET_CACHE:-$HOME/.cache/tercet}/python:   Chaos Toolkit, from PyPI
 #   into ${TERCET_CACHE:-$HOME/.cache/tercet}/packages: the packages that the images are made of
 set -eu
 
@@ -236,3 +238,30 @@ install_conformance() { # VERSION
 }
 main_suite=v0.0.0-20260716174315-967efdc079b9
 need_go_tool oci-conformance "$main_suite" install_conformance "$main_suite"
+
+# Chaos Mesh's own admission checks, for chaos/kubernetes/validate.py. The checksum is that of our part of it.
+build_admission() {
+    (cd "$here/kubernetes/admission" && go build -buildvcs=false -ldflags="-s -w" -o "$cache/bin/chaos-mesh-admission" .)
+}
+admission_version=$(sed -n 's|^.*chaos-mesh/api \(v0[^ ]*\).*|\1|p' "$here/kubernetes/admission/go.mod")
+admission_version=$admission_version-$(cksum <"$here/kubernetes/admission/main.go" | tr ' ' -)
+need_go_tool chaos-mesh-admission "$admission_version" build_admission
+
+# ---- Chaos Toolkit
+
+# In a venv, by wheels with pinned hashes. Debian has the module that makes one in a package of its own.
+if ! cmp -s "$here/experiments/requirements.txt" "$cache/python/requirements.txt"; then
+    need python3 python3
+    if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
+        say "installing python3-venv"
+        refresh_lists
+        as_root env DEBIAN_FRONTEND=noninteractive \
+            apt-get -o DPkg::Lock::Timeout=300 install -y -q --no-install-recommends python3-venv >&2
+    fi
+    say "installing chaostoolkit"
+    rm -rf "$cache/python"
+    python3 -m venv "$cache/python" >&2
+    twice "$cache/python/bin/pip" install -q --disable-pip-version-check --no-deps --require-hashes \
+        --only-binary=:all: -r "$here/experiments/requirements.txt" >&2
+    cp "$here/experiments/requirements.txt" "$cache/python/requirements.txt"
+fi
