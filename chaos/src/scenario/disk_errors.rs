@@ -15,7 +15,6 @@ use crate::{
     disk::{Call, DiskFault, Effect},
     not_shown::{OrNotShown as _, ensure_shown},
     options::ClusterOptions,
-    wait::wait_until,
     workload::{Invariant, Kept, LoadOptions, Reading},
 };
 
@@ -134,17 +133,8 @@ async fn fail_content(run: &mut Run, round: usize) -> Result<()> {
     let hits = run.cluster()?.disk(victim)?.repair();
     run.faults.end(fault);
     ensure_shown!(hits > 0, "nothing was written");
-    let client = run.client(victim)?;
     let blob = Blob::random(run.seed ^ (round as u64), 30_000);
-    let ledger = run.ledger.clone();
-    wait_until("a push through the replica succeeds again", HEAL_DEADLINE, || async {
-        let upload = client.open_upload(REPOSITORY).await?;
-        client.finish(&upload, &blob.digest, blob.bytes.clone()).await?.expect(201)?;
-        ledger.wrote();
-        ledger.keep_blob(REPOSITORY, &blob.digest);
-        Ok(())
-    })
-    .await?;
+    run.pushes_again(victim, REPOSITORY, &blob, HEAL_DEADLINE).await?;
     run.whole_again(victim).await
 }
 

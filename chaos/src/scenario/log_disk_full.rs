@@ -14,7 +14,6 @@ use crate::{
     disk::{DiskFault, Effect},
     not_shown::ensure_shown,
     options::ClusterOptions,
-    wait::wait_until,
     workload::{Invariant, LoadOptions},
 };
 
@@ -105,16 +104,8 @@ async fn content_full(run: &mut Run, round: u64) -> Result<()> {
     run.faults.end(full);
     ensure_shown!(hits > 0, "the full volume was never asked to take anything");
     run.healed();
-    let ledger = run.ledger.clone();
-    let client = run.client(victim)?;
-    wait_until("a push through the replica succeeds without a restart", REACHED_MAX, || async {
-        let upload = client.open_upload(REPOSITORY).await?;
-        client.finish(&upload, &blob.digest, blob.bytes.clone()).await?.expect(201)?;
-        ledger.wrote();
-        ledger.keep_blob(REPOSITORY, &blob.digest);
-        Ok(())
-    })
-    .await?;
+    // Without a restart.
+    run.pushes_again(victim, REPOSITORY, &blob, REACHED_MAX).await?;
     run.whole_again(victim).await
 }
 

@@ -11,7 +11,6 @@ use crate::{
     disk::{DiskFault, Effect},
     not_shown::ensure_shown,
     options::ClusterOptions,
-    wait::wait_until,
     workload::{Invariant, LoadOptions},
 };
 
@@ -114,15 +113,7 @@ async fn push_all(run: &mut Run, round: u64, third: usize) -> Result<u64> {
 }
 
 async fn pushes_again(run: &mut Run, round: u64, index: usize) -> Result<()> {
-    let client = run.client(index)?;
     let blob = Blob::random(run.seed ^ (round << 32) ^ (1_000 + index as u64), 20_000);
-    let ledger = run.ledger.clone();
-    wait_until("a push succeeds again", HEAL_DEADLINE.min(Duration::from_secs(20)), || async {
-        let upload = client.open_upload(REPOSITORY).await?;
-        client.finish(&upload, &blob.digest, blob.bytes.clone()).await?.expect(201)?;
-        ledger.wrote();
-        ledger.keep_blob(REPOSITORY, &blob.digest);
-        Ok(())
-    })
-    .await
+    let deadline = HEAL_DEADLINE.min(Duration::from_secs(20));
+    run.pushes_again(index, REPOSITORY, &blob, deadline).await
 }

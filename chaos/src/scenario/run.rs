@@ -436,6 +436,22 @@ impl Run {
         Ok(())
     }
 
+    /// Waits until a replica takes a push again. That is work, and the blob is kept.
+    pub(crate) async fn pushes_again(
+        &mut self,
+        index: usize,
+        repository: &str,
+        blob: &Blob,
+        deadline: Duration,
+    ) -> Result<()> {
+        let client = self.client(index)?;
+        let what = format!("a push through replica {index} succeeds again");
+        wait_until(&what, deadline, || client.push_blob(repository, blob)).await?;
+        self.ledger.wrote();
+        self.ledger.keep_blob(repository, &blob.digest);
+        Ok(())
+    }
+
     /// Which replica leads.
     pub(crate) async fn leader(&mut self) -> Result<usize> {
         let cluster = self.cluster()?;
