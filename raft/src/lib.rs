@@ -81,6 +81,8 @@ pub mod stores {
         "raft_log.purged",
         "state.before_commit",
         "state.after_commit",
+        "state.before_membership",
+        "state.after_membership",
         "snapshot.checkpoint_taken",
         "snapshot.install_prepared",
         "snapshot.install_old_aside",

@@ -6,6 +6,7 @@
 //! parent opens the stores and looks.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -14,9 +15,9 @@ use std::process::Command;
 use futures_util::stream;
 use openraft::entry::RaftEntry as _;
 use openraft::storage::{RaftLogStorage, RaftLogStorageExt, RaftStateMachine};
-use openraft::{EntryPayload, LogId, RaftLogReader, RaftSnapshotBuilder, Vote};
+use openraft::{EntryPayload, LogId, Membership, RaftLogReader, RaftSnapshotBuilder, Vote};
 use tercet_raft::stores::{FAILPOINTS, LogStore, Machine, SnapshotDir, TypeConfig};
-use tercet_raft::{Command as RaftCommand, Proposal};
+use tercet_raft::{Command as RaftCommand, MemberKind, Proposal, ReplicaNode};
 use tercet_storage::{Algorithm, DataDir, Digest};
 use tokio::sync::mpsc;
 
@@ -168,18 +169,25 @@ fn check(dir: &Path, context: &str) -> Acknowledged {
             }
         }
 
-        let applied = stores.machine.applied_state().await.unwrap().0.map(|id| id.index);
+        let (applied, members) = stores.machine.applied_state().await.unwrap();
+        let applied = applied.map(|id| id.index);
         assert!(applied >= acknowledged.applied, "{context}: applied {applied:?}");
         assert!(
             applied >= state.last_purged_log_id.map(|id| id.index),
             "{context}: purged too far"
         );
-        let installed = stores.follower.applied_state().await.unwrap().0.map(|id| id.index);
+        let (installed, copied) = stores.follower.applied_state().await.unwrap();
+        let installed = installed.map(|id| id.index);
         assert!(installed >= acknowledged.installed, "{context}: installed {installed:?}");
-        for (machine, up_to) in [(&stores.machine, applied), (&stores.follower, installed)] {
-            for index in 1..=up_to.unwrap_or(0) {
+        let machines = [(&stores.machine, applied, members), (&stores.follower, installed, copied)];
+        for (machine, up_to, members) in machines {
+            let up_to = up_to.unwrap_or(0);
+            for index in (1..=up_to).filter(|index| !is_membership(*index)) {
                 assert!(holds(machine, index), "{context}: blob of entry {index} is missing");
             }
+            let newest = (1..=up_to).rev().find(|index| is_membership(*index));
+            let found = members.log_id().as_ref().map(|id| id.index);
+            assert_eq!(found, newest, "{context}: another membership");
         }
     });
     acknowledged
@@ -188,6 +196,11 @@ fn check(dir: &Path, context: &str) -> Acknowledged {
 fn holds(machine: &Machine, index: u64) -> bool {
     let digest = Digest::of(Algorithm::Sha256, format!("right {index}").as_bytes());
     machine.read(|meta| meta.blob(&digest)).unwrap().unwrap().is_some()
+}
+
+/// One in each round.
+fn is_membership(index: u64) -> bool {
+    index % ENTRIES_PER_ROUND == 2
 }
 
 fn leader(term: u64) -> LeaderId {
@@ -201,7 +214,19 @@ fn entry(index: u64, kind: &str) -> Entry {
         size: content.len() as u64,
         repository: "crash/test".parse().unwrap(),
     };
-    let payload = EntryPayload::Normal(Proposal { at_ms: index, command });
+    let payload = if is_membership(index) {
+        let node = ReplicaNode {
+            name: "replica".to_owned(),
+            address: content,
+            kind: MemberKind::Voter,
+            zone: None,
+        };
+        EntryPayload::Membership(
+            Membership::new(vec![BTreeSet::from([1])], BTreeMap::from([(1, node)])).unwrap(),
+        )
+    } else {
+        EntryPayload::Normal(Proposal { at_ms: index, command })
+    };
     Entry::new(LogId::new(leader(index.div_ceil(ENTRIES_PER_ROUND)), index), payload)
 }
 

@@ -183,6 +183,7 @@ impl State {
                 collected: Vec::new(),
             };
             let mut last = None;
+            let mut members_change = false;
             for entry in entries {
                 last = Some(entry.log_id);
                 let outcome = match entry.payload {
@@ -191,6 +192,7 @@ impl State {
                         let stored = StoredMembership::new(Some(entry.log_id), membership);
                         let bytes = encode_membership(&stored).map_err(to_io)?;
                         batch.put(Table::System, KEY_MEMBERSHIP, bytes);
+                        members_change = true;
                         Outcome::Done
                     }
                     Payload::Normal(proposal) => {
@@ -217,11 +219,17 @@ impl State {
                 }
             }
             failpoint::hit("state.before_commit");
+            if members_change {
+                failpoint::hit("state.before_membership");
+            }
             // A database that refuses a write is in an unknown state, as after a failed fsync.
             if let Err(error) = batch.commit() {
                 fatal::die("write the state database", &self.data.state(), &error);
             }
             failpoint::hit("state.after_commit");
+            if members_change {
+                failpoint::hit("state.after_membership");
+            }
             Ok((applied, last))
         })?;
         let (applied, last) = applied;
