@@ -454,6 +454,7 @@ pub(crate) fn raft_failure(error: RaftError) -> Failure {
         RaftError::Identity { .. }
         | RaftError::LogLost { .. }
         | RaftError::StateLost { .. }
+        | RaftError::Outdated { .. }
         | RaftError::FeatureLevel { .. }
         | RaftError::Unfinished { .. }
         | RaftError::Refound(_) => Exit::Data,

@@ -1,5 +1,6 @@
 //! One replica's seat in the group.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::checkpoint::Checkpoint;
 use crate::command::{Command, Leaving};
 use crate::config::RaftTiming;
+use crate::confirmed::{Confirmations, Confirmed, OwnLog, refuse_outdated};
 use crate::error::{ProposeError, RaftError, RpcError};
 use crate::identity::Identity;
 use crate::latency::{Latency, PeerLatencies};
@@ -29,7 +31,7 @@ use crate::read::{self, Freshness, ReadBarrier};
 use crate::room::FullPeers;
 use crate::roster::HEARING_DEADLINE;
 use crate::state_hash::StateHash;
-use crate::type_config::alias::{self, LogId, Raft};
+use crate::type_config::alias::{self, LogId, Raft, StoredMembership};
 use crate::type_config::{MemberKind, NodeId, ReplicaNode, TypeConfig};
 use crate::{InitialMember, chores, membership, room};
 
@@ -172,6 +174,8 @@ pub(crate) struct Inner {
     /// How long this replica's log takes to sync.
     pub(crate) fsync: Latency,
     pub(crate) peer_latencies: PeerLatencies,
+    /// What the others have confirmed.
+    pub(crate) confirmations: Confirmations,
     blobs: BlobFeed,
     collected: CollectedFeed,
     stop: CancellationToken,
@@ -214,31 +218,52 @@ impl Consensus {
         let state = machine.state();
         let stopped = |error: io::Error| RaftError::Stopped(error.to_string());
         let log_state = log.get_log_state().await.map_err(stopped)?;
-        if check_log_against_state(&log_state, &machine, &data)? == LogEnd::BeforeState {
+        let log_end = check_log_against_state(&log_state, &machine, &data)?;
+        let vote = log.get_log_reader().await.read_vote().await.map_err(stopped)?;
+        // A disk that has not voted yet is not asked for: it has confirmed nothing, or is from before that.
+        if let Some(vote) = vote {
+            let (applied, membership) = state.applied().map_err(stopped)?;
+            let end = match log_end {
+                LogEnd::BeforeState => applied,
+                LogEnd::WithState => log_state.last_log_id.max(state.installed().map_err(stopped)?),
+            };
+            let own = Confirmed { leader: vote.leader_id, log: end };
+            let addresses = others(&identity, &membership, &initial_members);
+            // openraft forgets across a restart that this replica has just confirmed a leader, and
+            // would vote at once. The old leader may still answer reads on the strength of that
+            // confirmation, for as long as `READ_LEASE_HEARTBEATS` says: stay silent until then.
+            let silence = tokio::time::sleep(timing.read_lease());
+            let (checked, ()) =
+                tokio::join!(refuse_outdated(&identity, own, addresses, &transport), silence);
+            checked?;
+        }
+        if log_end == LogEnd::BeforeState {
             go_on_from_state(&mut log, &log_state, &machine).await.map_err(stopped)?;
         }
         let (blobs, applied) = (machine.blob_feed(), machine.watch_applied());
         let collected = machine.collected_feed();
         let full_peers = FullPeers::default();
         let peer_latencies = PeerLatencies::default();
+        let confirmations = Confirmations::default();
+        let own_log = OwnLog::new(&state);
         let network = NetworkFactory {
             own_id: identity.node_id,
             transport: Arc::clone(&transport),
             full_peers: full_peers.clone(),
             latencies: peer_latencies.clone(),
+            confirmations: confirmations.clone(),
+            own_log: own_log.clone(),
         };
         let config = Arc::new(timing.openraft_config(&identity.cluster_id)?);
-        let vote = log.get_log_reader().await.read_vote().await.map_err(stopped)?;
-        if vote.is_some() {
-            // openraft forgets across a restart that this replica has just confirmed a leader, and
-            // would vote at once. The old leader may still answer reads on the strength of that
-            // confirmation, for as long as `READ_LEASE_HEARTBEATS` says: stay silent until then.
-            tokio::time::sleep(timing.read_lease()).await;
-        }
         let raft = Raft::new(identity.node_id, config, network, log, machine)
             .await
             .map_err(|error| RaftError::Stopped(error.to_string()))?;
         let progress = raft.watch_log_progress();
+        let flushed = raft.watch_log_progress();
+        own_log.follow(Box::new(move || {
+            let flushed = flushed.get()?;
+            Some(Confirmed { leader: flushed.vote.leader_id, log: flushed.last_log_id })
+        }));
         state.follow_log(Box::new(move || progress.get().and_then(|flushed| flushed.last_log_id)));
         let identity = found_cluster(&raft, identity, &node, &data).await?;
         let (barrier, waiting) = ReadBarrier::new();
@@ -263,6 +288,7 @@ impl Consensus {
             removed: AtomicBool::new(false),
             fsync,
             peer_latencies,
+            confirmations,
             blobs,
             collected,
             stop: CancellationToken::new(),
@@ -551,6 +577,21 @@ impl Inner {
             self.hand_over(&heir, deadline).await;
         }
     }
+}
+
+/// Where the other replicas are, as far as this disk and this configuration know.
+fn others(
+    identity: &Identity,
+    membership: &StoredMembership,
+    configured: &[InitialMember],
+) -> BTreeSet<String> {
+    let members = membership.membership().nodes();
+    let members = members.filter(|(id, _)| **id != identity.node_id);
+    let configured = configured.iter().filter(|member| member.name != identity.name);
+    members
+        .map(|(_, node)| node.address.clone())
+        .chain(configured.map(|member| member.address.clone()))
+        .collect()
 }
 
 /// Where the log ends.

@@ -49,6 +49,19 @@ pub enum RaftError {
         /// Last index applied.
         applied: u64,
     },
+    /// Another replica has seen more of this one than its disk has: an older copy of it, or one that has lost what it
+    /// had synced.
+    #[error(
+        "TERCET-M13: replica `{witness}` has seen this one confirm {confirmed}, and its disk ends at {own}: it is an older copy, or has lost what was synced. It must not vote. Wipe this replica's data directory: it then rejoins as a new member"
+    )]
+    Outdated {
+        /// Who has.
+        witness: String,
+        /// What was confirmed.
+        confirmed: String,
+        /// What the disk says.
+        own: String,
+    },
     /// A recovery or a restore of this data directory was interrupted: it belongs to no cluster yet.
     #[error(
         "a `tercet {command}` into {path} was interrupted: run the same command again to finish it. Nothing starts on this directory before"

@@ -24,6 +24,9 @@ pub const FEATURE_LEVEL: u32 = 2;
 /// The level at which the membership knows kinds and zones.
 pub(crate) const LEVEL_OF_KINDS: u32 = 2;
 
+/// The level at which a leader says how far its own log is synced.
+pub(crate) const LEVEL_OF_CONFIRMATIONS: u32 = 2;
+
 /// The lowest version of Tercet that knows a feature level, for those that do not.
 const VERSION_OF_LEVEL_2: &str = "0.2.0";
 

@@ -9,23 +9,24 @@ use std::path::Path;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
-    TransferLeaderResponse, VoteRequest, VoteResponse,
+    AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse,
+    VoteRequest, VoteResponse,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use tercet_storage::codec::{decode, encode};
 
 use crate::command::Command;
+use crate::confirmed::Confirmed;
 use crate::network::{
     JoinAnswer, JoinRequest, Message, ProposeAnswer, ReadIndexAnswer, RpcKind, decode_answer,
-    decode_message, encode_answer, encode_message, receive_snapshot,
+    decode_append, decode_message, encode_answer, encode_append, encode_message, receive_snapshot,
 };
 use crate::records::{
     LOG_ID, LogIdRecord, VOTE, VoteRecord, decode_entry, decode_membership, decode_snapshot_meta,
     encode_entry, encode_membership, encode_snapshot_meta,
 };
-use crate::type_config::TypeConfig;
 use crate::type_config::alias::{LogId, Vote};
+use crate::type_config::{NodeId, TypeConfig};
 
 /// Reads bytes as every record of the Raft log and of snapshots, by way of openraft's own types.
 #[must_use]
@@ -52,12 +53,13 @@ pub fn requests(bytes: &[u8]) -> Vec<Bytes> {
 
 fn request(rpc: RpcKind, bytes: &[u8]) -> Option<Bytes> {
     match rpc {
-        RpcKind::Append => again::<AppendEntriesRequest<TypeConfig>>(rpc, bytes),
+        RpcKind::Append => encode_append(&decode_append(bytes).ok()?).ok(),
         RpcKind::Vote | RpcKind::PreVote => again::<VoteRequest<TypeConfig>>(rpc, bytes),
         RpcKind::TransferLeader => again::<TransferLeaderRequest<TypeConfig>>(rpc, bytes),
         RpcKind::ReadIndex => again::<()>(rpc, bytes),
         RpcKind::Propose => again::<Command>(rpc, bytes),
         RpcKind::Join => again::<JoinRequest>(rpc, bytes),
+        RpcKind::Confirmed => again::<NodeId>(rpc, bytes),
     }
 }
 
@@ -77,6 +79,7 @@ pub fn answers(bytes: &[u8]) -> Vec<Bytes> {
         answer::<ReadIndexAnswer>(bytes),
         answer::<ProposeAnswer>(bytes),
         answer::<JoinAnswer>(bytes),
+        answer::<Option<Confirmed>>(bytes),
     ]
     .into_iter()
     .flatten()

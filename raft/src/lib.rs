@@ -14,6 +14,7 @@ mod checkpoint;
 mod chores;
 mod command;
 mod config;
+mod confirmed;
 mod consensus;
 mod error;
 mod feature;

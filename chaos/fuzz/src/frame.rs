@@ -5,8 +5,8 @@ use tercet_raft::fuzzing as raft;
 
 use crate::{Verdict, seal::seal};
 
-/// Schema ids of the seven requests, and of the answers.
-const IDS: [u16; 8] = [201, 202, 203, 204, 205, 206, 207, 210];
+/// Schema ids of the eight requests, and of the answers.
+const IDS: [u16; 9] = [201, 202, 203, 204, 205, 206, 207, 208, 210];
 
 /// Input: a message with its envelope, a JSON body or a query; or one byte that chooses a message's
 /// schema, and then its payload.

@@ -40,6 +40,12 @@ pub(crate) struct SimulatedLog {
 impl SimulatedLog {
     /// Opens the log of replica `own`, in its runtime.
     pub(crate) fn open(world: &World, own: usize, disk: Arc<Mutex<LogDisk>>) -> Self {
+        // As RocksDB does, which writes what it recovers into a table and syncs that: openraft takes what it finds at its
+        // start for synced.
+        let mut found = disk.lock().unwrap_or_else(PoisonError::into_inner);
+        let written = found.written();
+        found.sync(written);
+        drop(found);
         let (jobs, queue) = mpsc::unbounded_channel();
         tokio::spawn(flush(world.clone(), own, Arc::clone(&disk), queue));
         Self { disk, jobs, world: world.clone(), own }

@@ -116,6 +116,10 @@ impl State {
         let _ = self.log_synced.set(synced);
     }
 
+    fn synced(&self) -> Option<LogId> {
+        self.log_synced.get().and_then(|synced| synced())
+    }
+
     /// The entry that the log has to reach, whatever happened to the machine; `None` if an older version wrote this.
     pub(crate) fn log_must_reach(&self) -> io::Result<Option<LogId>> {
         self.with_db(|db| position(db, KEY_LOG_SYNCED).map_err(to_io))
@@ -208,7 +212,7 @@ impl State {
             if let Some(id) = last {
                 let bytes = encode(LOG_ID, &LogIdRecord::from(&id)).map_err(to_io)?;
                 batch.put(Table::System, KEY_LAST_APPLIED, bytes);
-                if let Some(synced) = self.log_synced.get().and_then(|synced| synced())
+                if let Some(synced) = self.synced()
                     // Else it may be an entry that this leader's have replaced.
                     && (synced >= id || synced.leader_id == id.leader_id)
                 {

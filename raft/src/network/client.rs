@@ -4,6 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use openraft::errors::{
     NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable,
 };
@@ -16,12 +17,13 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::Instant;
 
 use super::snapshot::send_stream;
-use super::wire::{Message, decode_answer, encode_message};
+use super::wire::{AppendMessage, Message, decode_answer, encode_append, encode_message};
 use super::{RpcKind, Target, Transport, TransportError};
+use crate::confirmed::{Confirmations, Confirmed, OwnLog};
 use crate::latency::{Latency, PeerLatencies};
 use crate::machine::SnapshotDir;
 use crate::room::FullPeers;
-use crate::type_config::alias::{Snapshot, Vote};
+use crate::type_config::alias::{LeaderId, LogId, Snapshot, Vote};
 use crate::type_config::{NodeId, ReplicaNode, TypeConfig};
 
 /// No Raft RPC is given up earlier than this, however short the heartbeat: an answer includes an
@@ -37,6 +39,8 @@ pub(crate) struct NetworkFactory {
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) full_peers: FullPeers,
     pub(crate) latencies: PeerLatencies,
+    pub(crate) confirmations: Confirmations,
+    pub(crate) own_log: OwnLog,
 }
 
 impl RaftNetworkFactory<TypeConfig> for NetworkFactory {
@@ -53,6 +57,8 @@ impl RaftNetworkFactory<TypeConfig> for NetworkFactory {
             transport: Arc::clone(&self.transport),
             full_peers: self.full_peers.clone(),
             latency: self.latencies.of(target),
+            confirmations: self.confirmations.clone(),
+            own_log: self.own_log.clone(),
         }
     }
 }
@@ -64,6 +70,9 @@ pub(crate) struct PeerClient {
     full_peers: FullPeers,
     /// How long it takes to confirm entries.
     latency: Latency,
+    /// What it has confirmed.
+    confirmations: Confirmations,
+    own_log: OwnLog,
 }
 
 impl PeerClient {
@@ -74,14 +83,29 @@ impl PeerClient {
         request: &Q,
         option: &RPCOption,
     ) -> Result<A, RPCError<TypeConfig>> {
-        let deadline = option.hard_ttl().max(DEADLINE_MIN);
         let body = encode_message(rpc, request).map_err(|error| network(&error))?;
+        self.send(rpc, action, body, option).await
+    }
+
+    async fn send<A: DeserializeOwned>(
+        &self,
+        rpc: RpcKind,
+        action: RPCTypes,
+        body: Bytes,
+        option: &RPCOption,
+    ) -> Result<A, RPCError<TypeConfig>> {
+        let deadline = option.hard_ttl().max(DEADLINE_MIN);
         let answer = self
             .transport
             .call(&self.target, rpc, body, deadline)
             .await
             .map_err(|error| self.rpc_error(action, error))?;
         decode_answer(rpc, &answer).map_err(|error| network(&error))
+    }
+
+    /// Its vote for this one is on its disk, and its log up to there.
+    fn confirmed(&self, leader: LeaderId, log: Option<LogId>) {
+        self.confirmations.note(self.target.node_id, Confirmed { leader, log });
     }
 
     fn rpc_error(&self, action: RPCTypes, error: TransportError) -> RPCError<TypeConfig> {
@@ -113,11 +137,25 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
         let asked = Instant::now();
-        let answer = self.call(RpcKind::Append, RPCTypes::AppendEntries, &rpc, &option).await?;
+        let leader = rpc.vote.leader_id;
+        let message = AppendMessage { request: rpc, synced: self.own_log.synced_under(leader) };
+        let body = encode_append(&message).map_err(|error| network(&error))?;
+        let rpc = message.request;
+        let answer = self.send(RpcKind::Append, RPCTypes::AppendEntries, body, &option).await?;
         // A heartbeat writes nothing, so that it was taken says nothing.
         if !rpc.entries.is_empty() {
             self.latency.record(asked.elapsed());
             self.full_peers.took(self.target.node_id);
+        }
+        match &answer {
+            AppendEntriesResponse::Success => {
+                self.confirmed(
+                    leader,
+                    rpc.entries.last().map(|entry| entry.log_id).or(rpc.prev_log_id),
+                );
+            }
+            AppendEntriesResponse::PartialSuccess(until) => self.confirmed(leader, *until),
+            AppendEntriesResponse::Conflict | AppendEntriesResponse::HigherVote(_) => {}
         }
         Ok(answer)
     }
@@ -127,7 +165,13 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
         rpc: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        self.call(RpcKind::Vote, RPCTypes::Vote, &rpc, &option).await
+        let answer: VoteResponse<TypeConfig> =
+            self.call(RpcKind::Vote, RPCTypes::Vote, &rpc, &option).await?;
+        if answer.vote_granted {
+            // Not its log: this leader may replace the end of it under this very vote.
+            self.confirmed(rpc.vote.leader_id, None);
+        }
+        Ok(answer)
     }
 
     async fn pre_vote(
@@ -160,7 +204,13 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
                 .send_snapshot(&self.target, body, option.hard_ttl())
                 .await
                 .map_err(|error| self.rpc_error(RPCTypes::InstallSnapshot, error))?;
-            decode_answer(RpcKind::Append, &answer).map_err(|error| network(&error))
+            let answer: SnapshotResponse<TypeConfig> =
+                decode_answer(RpcKind::Append, &answer).map_err(|error| network(&error))?;
+            if answer.vote == vote {
+                // Not how far: one that has the snapshot's entries answers before they are synced. The next append tells.
+                self.confirmed(vote.leader_id, None);
+            }
+            Ok(answer)
         };
         tokio::select! {
             biased;

@@ -20,9 +20,11 @@ use crate::type_config::NodeId;
 
 pub(crate) use client::NetworkFactory;
 pub(crate) use snapshot::receive_snapshot;
+#[cfg(test)]
+pub(crate) use wire::AppendMessage;
 pub(crate) use wire::{
-    JoinAnswer, JoinRequest, Message, ProposeAnswer, ReadIndexAnswer, decode_answer,
-    decode_message, encode_answer, encode_message,
+    JoinAnswer, JoinRequest, Message, ProposeAnswer, ReadIndexAnswer, decode_answer, decode_append,
+    decode_message, encode_answer, encode_append, encode_message,
 };
 
 /// Carries bytes to another replica's peer listener. The caller of this crate supplies it; tests
@@ -118,11 +120,13 @@ pub enum RpcKind {
     Propose,
     /// Let me in. Asked by a new replica.
     Join,
+    /// What have I confirmed to you? Asked by a replica that starts.
+    Confirmed,
 }
 
 impl RpcKind {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Append,
         Self::Vote,
         Self::PreVote,
@@ -130,6 +134,7 @@ impl RpcKind {
         Self::ReadIndex,
         Self::Propose,
         Self::Join,
+        Self::Confirmed,
     ];
 
     /// The path segment behind `/raft/`.
@@ -142,6 +147,7 @@ impl RpcKind {
             Self::ReadIndex => "read-index",
             Self::Propose => "propose",
             Self::Join => "join",
+            Self::Confirmed => "confirmed",
         }
     }
 }

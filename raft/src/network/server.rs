@@ -5,18 +5,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
-use openraft::raft::{AppendEntriesRequest, TransferLeaderRequest, VoteRequest};
+use openraft::raft::{TransferLeaderRequest, VoteRequest};
 use tercet_storage::Room;
 
-use super::wire::{decode_message, encode_answer};
+use super::wire::{AppendMessage, decode_append, decode_message, encode_answer};
 use super::{JoinRequest, RpcKind, receive_snapshot};
 use crate::blocking::blocking;
 use crate::command::Command;
+use crate::confirmed::Confirmed;
 use crate::consensus::Inner;
 use crate::error::RpcError;
 use crate::machine::verify_checkpoint;
-use crate::type_config::TypeConfig;
 use crate::type_config::alias::Snapshot;
+use crate::type_config::{NodeId, TypeConfig};
 
 /// A chunk of a snapshot must arrive within this time of the one before.
 const SNAPSHOT_CHUNK_DEADLINE: Duration = Duration::from_secs(30);
@@ -26,13 +27,20 @@ impl Inner {
     pub(crate) async fn handle_rpc(&self, rpc: RpcKind, body: Bytes) -> Result<Bytes, RpcError> {
         match rpc {
             RpcKind::Append => {
-                let request: AppendEntriesRequest<TypeConfig> = decode_message(rpc, &body)?;
+                let AppendMessage { request, synced } = decode_append(&body)?;
+                // A leader's vote is synced before it asks for those of others.
+                let confirmed = Confirmed { leader: request.vote.leader_id, log: synced };
+                self.confirmations.note(request.vote.leader_id.node_id, confirmed);
                 self.room_to_append(&request)?;
                 let answer = self.raft.append_entries(request).await.map_err(unavailable)?;
                 encode_answer(rpc, &answer)
             }
             RpcKind::Vote => {
                 let request: VoteRequest<TypeConfig> = decode_message(rpc, &body)?;
+                // It has synced its own vote before it asks, and with it all that its log had; nobody cuts that under this vote.
+                let leader = request.vote.leader_id;
+                let confirmed = Confirmed { leader, log: request.last_log_id };
+                self.confirmations.note(leader.node_id, confirmed);
                 self.room_to_vote()?;
                 let answer = self.raft.vote(request).await.map_err(unavailable)?;
                 encode_answer(rpc, &answer)
@@ -62,6 +70,10 @@ impl Inner {
             RpcKind::Join => {
                 let request: JoinRequest = decode_message(rpc, &body)?;
                 encode_answer(rpc, &self.answer_join(request).await)
+            }
+            RpcKind::Confirmed => {
+                let asking: NodeId = decode_message(rpc, &body)?;
+                encode_answer(rpc, &self.confirmations.of(asking))
             }
         }
     }

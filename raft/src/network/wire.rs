@@ -14,11 +14,12 @@ use crate::command::Command;
 use crate::error::RpcError;
 use crate::outcome::Outcome;
 use crate::records::{is_plain, without_kinds};
-use crate::type_config::alias::Payload;
+use crate::type_config::alias::{LogId, Payload};
 use crate::type_config::{NodeId, ReplicaNode, TypeConfig};
 
 /// Newest version of the messages below. A replica refuses newer ones. The first knows neither kinds nor
-/// zones of members, and is what is sent as long as there is nothing to say about them.
+/// zones of members, and is what is sent as long as there is nothing to say about them; and nothing of what a
+/// leader has synced.
 const VERSION: u8 = 2;
 
 const fn schema(id: u16, name: &'static str) -> Schema {
@@ -33,13 +34,19 @@ pub(crate) trait Message {
     }
 }
 
-impl Message for AppendEntriesRequest<TypeConfig> {
-    fn is_plain(&self) -> bool {
-        self.entries.iter().all(|entry| match &entry.payload {
-            Payload::Membership(membership) => is_plain(membership),
-            Payload::Blank | Payload::Normal(_) => true,
-        })
-    }
+/// AppendEntries, with what its sender has confirmed itself. Version 1 is the request alone.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct AppendMessage {
+    pub(crate) request: AppendEntriesRequest<TypeConfig>,
+    /// The end of the leader's own log as it is synced. At feature level 1 nobody says.
+    pub(crate) synced: Option<LogId>,
+}
+
+fn is_plain_append(request: &AppendEntriesRequest<TypeConfig>) -> bool {
+    request.entries.iter().all(|entry| match &entry.payload {
+        Payload::Membership(membership) => is_plain(membership),
+        Payload::Blank | Payload::Normal(_) => true,
+    })
 }
 
 impl Message for JoinRequest {
@@ -51,6 +58,7 @@ impl Message for JoinRequest {
 impl Message for VoteRequest<TypeConfig> {}
 impl Message for TransferLeaderRequest<TypeConfig> {}
 impl Message for Command {}
+impl Message for NodeId {}
 impl Message for () {}
 
 /// Schema of an RPC's request.
@@ -63,6 +71,7 @@ fn request_schema(rpc: RpcKind) -> Schema {
         RpcKind::ReadIndex => schema(205, "read-index request"),
         RpcKind::Propose => schema(206, "propose request"),
         RpcKind::Join => schema(207, "join request"),
+        RpcKind::Confirmed => schema(208, "confirmed request"),
     }
 }
 
@@ -121,6 +130,28 @@ pub(crate) fn encode_message<T: Serialize + Message>(
     let schema = request_schema(rpc);
     let schema = if message.is_plain() { without_kinds(schema) } else { schema };
     encode(schema, message).map(Bytes::from).map_err(|error| malformed(rpc, &error))
+}
+
+pub(crate) fn encode_append(message: &AppendMessage) -> Result<Bytes, RpcError> {
+    let rpc = RpcKind::Append;
+    let schema = request_schema(rpc);
+    let encoded = if message.synced.is_none() && is_plain_append(&message.request) {
+        encode(without_kinds(schema), &message.request)
+    } else {
+        encode(schema, message)
+    };
+    encoded.map(Bytes::from).map_err(|error| malformed(rpc, &error))
+}
+
+pub(crate) fn decode_append(bytes: &[u8]) -> Result<AppendMessage, RpcError> {
+    let rpc = RpcKind::Append;
+    let read = |envelope: Envelope<'_>| match envelope.version {
+        1 => Ok(AppendMessage { request: envelope.decode()?, synced: None }),
+        _ => envelope.decode(),
+    };
+    Envelope::open(request_schema(rpc), bytes)
+        .and_then(read)
+        .map_err(|error| malformed(rpc, &error))
 }
 
 pub(crate) fn decode_message<T: DeserializeOwned>(

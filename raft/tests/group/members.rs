@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use tercet_raft::{ChangeRefused, Command, Consensus, Force, Leaving, Member, MemberKind, Role};
+use tercet_raft::{
+    ChangeRefused, Command, Consensus, FEATURE_LEVEL, Force, Leaving, Member, MemberKind, Role,
+};
 
 use crate::content::{knows_blob, push_tag, read_tag};
-use crate::harness::{Group, Spec, address, name, until};
+use crate::harness::{Group, PATIENCE, Spec, address, name, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_grows_to_three_to_five_and_shrinks_to_three_while_writes_go_on() {
@@ -341,6 +343,62 @@ async fn a_disk_of_another_cluster_is_refused_and_harms_nobody() {
     assert_eq!(voters(&group.replica(0)).len(), 3);
     group.wipe(1).await;
     group.restart(1).await;
+    group.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_copy_of_a_disk_is_found_out_by_those_who_have_seen_more() {
+    let mut group = Group::start(3).await;
+    push_tag(&group.replica(0), "before the copy").await.unwrap();
+    // Before that leaders do not say what they have synced.
+    until("the feature level is raised", || async {
+        (0..3).all(|i| group.replica(i).feature_level() == FEATURE_LEVEL).then_some(())
+    })
+    .await;
+    let leader = group.leader().await;
+    let follower = (leader + 1) % 3;
+    for victim in [follower, leader] {
+        let copy = tempfile::tempdir().unwrap();
+        group.kill(victim).await;
+        copy_folder(group.data(victim).root(), copy.path());
+        group.restart(victim).await;
+        if victim == leader {
+            // What it confirms is what it says itself then.
+            let name = name(victim);
+            let leading = group.leader().await;
+            group.replica(leading).hand_over_to(&name, PATIENCE).await;
+            assert_eq!(group.leader().await, victim);
+        }
+        let mut last = None;
+        for round in 0..5 {
+            last = Some(push_tag(&group.replica(victim), &format!("round {round}")).await.unwrap());
+        }
+        until("it has confirmed them", || async {
+            (read_tag(&group.replica(victim)) == last).then_some(())
+        })
+        .await;
+        group.kill(victim).await;
+        group.wipe(victim).await;
+        copy_folder(copy.path(), group.data(victim).root());
+        let refusal = group.start_error(victim).await;
+        assert!(refusal.contains("TERCET-M13"), "{refusal}");
+        // As a new member it is welcome.
+        group.wipe(victim).await;
+        group.restart(victim).await;
+        assert_eq!(read_tag(&group.replica(victim)), last);
+    }
+    group.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_has_all_it_confirmed_is_not_taken_for_an_older_one() {
+    let mut group = Group::start(3).await;
+    for round in 0..6 {
+        let victim = round % 3;
+        push_tag(&group.replica(victim), &format!("round {round}")).await.unwrap();
+        group.kill(victim).await;
+        group.restart(victim).await;
+    }
     group.stop().await;
 }
 

@@ -28,6 +28,8 @@ pub(super) fn common() -> Options {
     options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
     options.set_recycle_log_file_num(0);
     options.set_manual_wal_flush(false);
+    // `avoid_flush_during_recovery` stays off, as it is by default: what a killed process had written and not synced is on
+    // disk once the database is open. openraft takes all that it finds at its start for synced.
     options.set_max_total_wal_size(WAL_TOTAL_BYTES);
     options.set_db_write_buffer_size(WRITE_BUFFERS_TOTAL_BYTES);
     options.set_max_open_files(OPEN_FILES_MAX);
