@@ -115,8 +115,8 @@ impl Cluster {
             for host in &options.hosts {
                 authority = authority.also_for(host.address);
             }
-            for replica in &replicas {
-                authority.issue(&replica.name).await?;
+            for number in 0..options.replicas.max(options.hosts.len()) {
+                authority.issue(&name_of(number)).await?;
             }
             Some(authority)
         };
@@ -166,9 +166,9 @@ impl Cluster {
     }
 
     fn add_stopped(&mut self, options: &ClusterOptions) -> Result<usize> {
-        ensure!(self.options.hosts.is_empty(), "a cluster on hosts cannot grow");
+        let (index, hosts) = (self.replicas.len(), self.options.hosts.len());
+        ensure!(hosts == 0 || index < hosts, "no host is left for replica {index}");
         ensure!(self.options.tls.is_empty(), "a cluster with HTTPS cannot grow");
-        let index = self.replicas.len();
         let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let new = make_replica(&self.scratch, &self.ports, index, address, options)?;
         let founders = self.replicas.get(..self.options.replicas).unwrap_or(&self.replicas);
@@ -244,10 +244,12 @@ impl Cluster {
         self.replica_mut(index).launch = launch;
     }
 
-    /// Bounds the memory of a replica's processes from its next start on, page cache included. Needs root.
+    /// Bounds the memory of a replica's processes from its next start on, page cache included, however else it is
+    /// started. Needs root.
     pub fn bound_memory(&mut self, index: usize, bytes: u64) -> Result<()> {
         let group = MemoryGroup::new(bytes)?;
-        self.set_launch(index, group.launch());
+        let launch = group.launch().around(&self.replica(index).launch);
+        self.set_launch(index, launch);
         self.memory_groups.insert(index, group);
         Ok(())
     }
@@ -370,6 +372,11 @@ impl Cluster {
     /// need `--config` with [`Replica::config`].
     pub fn command(&self) -> Tool {
         Tool::at(self.binary.path())
+    }
+
+    /// The same on a replica's host, for a second process in its place.
+    pub(crate) fn command_beside(&self, index: usize) -> Tool {
+        self.replica(index).host.tool(self.binary.path())
     }
 
     /// Runs such a command (`["scrub", "--now"]`) with the configuration of one replica.
@@ -560,6 +567,10 @@ impl Drop for Cluster {
     }
 }
 
+fn name_of(number: usize) -> String {
+    format!("tercet-{number}")
+}
+
 fn make_replica(
     scratch: &Scratch,
     ports: &PortBlock,
@@ -567,7 +578,7 @@ fn make_replica(
     address: IpAddr,
     options: &ClusterOptions,
 ) -> Result<Replica> {
-    let name = format!("tercet-{number}");
+    let name = name_of(number);
     let port = ports.first() + u16::try_from(number * 4)?;
     let host = options.hosts.get(number);
     let inner = host.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |host| host.address);

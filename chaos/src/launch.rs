@@ -2,6 +2,8 @@
 
 use std::{path::Path, process::Command};
 
+use crate::tools::Tool;
+
 /// Programs that are called with the replica's command behind their own arguments and become it
 /// (`nsenter`, `strace -D`, `prlimit`), and variables for the process. The process id stays that of the replica.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,6 +45,14 @@ impl Launch {
                 command
             }
         }
+    }
+
+    /// `program` within it, without its variables, as a tool.
+    pub(crate) fn tool(&self, program: &Path) -> Tool {
+        let Some((first, rest)) = self.prefix.split_first() else { return Tool::at(program) };
+        let program = program.display().to_string();
+        let rest: Vec<&str> = rest.iter().map(String::as_str).chain([program.as_str()]).collect();
+        Tool::at(Path::new(first)).first(&rest)
     }
 
     pub(crate) fn set_environment(&self, command: &mut Command) {

@@ -84,8 +84,9 @@ pub use replica::{Memory, Replica};
 pub use report::{Judged, Report as ScenarioReport, RunReport, Saved, Totals, Verdict};
 pub use say::{say, warn};
 pub use scenario::{
-    Lane, Length, NOTE as PAGE_NOTE, Needs, Run, Scenario, all as scenarios, derived_seed, execute,
-    execute_within, find as find_scenario, fixed_seed, new_seed, pages as scenario_pages,
+    Lane, Length, NOTE as PAGE_NOTE, Namespaces, Needs, Run, Scenario, all as scenarios,
+    derived_seed, execute, execute_within, find as find_scenario, fixed_seed, new_seed,
+    pages as scenario_pages,
 };
 pub use scratch::Scratch;
 pub use status::{Member, Status};

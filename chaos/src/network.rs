@@ -31,7 +31,7 @@ const LINK: &str = "host";
 const START_DEADLINE: Duration = Duration::from_secs(10);
 /// Each host filters what it sends and what it takes: by the other side's address, by its own port, and by chance.
 /// What is sent is filtered before a detour changes where it goes. What was dropped is counted.
-const FILTER: &str = "table inet chaos {
+pub(crate) const FILTER: &str = "table inet chaos {
     counter lost { }
     set take { type ipv4_addr; }
     set send { type ipv4_addr; }

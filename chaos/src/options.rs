@@ -37,6 +37,8 @@ impl Listener {
 pub struct ClusterOptions {
     /// How many replicas.
     pub replicas: usize,
+    /// How many more may come later: on hosts, these have to be there from the start, with their certificates.
+    pub(crate) later: usize,
     /// How much of the machine.
     pub share: Share,
     /// Settings: section -> key -> value as TOML writes it.
@@ -79,6 +81,7 @@ impl Default for ClusterOptions {
     fn default() -> Self {
         Self {
             replicas: 3,
+            later: 0,
             share: Share::Some,
             settings: BTreeMap::new(),
             extra: String::new(),
@@ -111,6 +114,12 @@ impl ClusterOptions {
         let section = self.settings.entry(section.to_owned()).or_default();
         section.insert(key.to_owned(), value.to_owned());
         self
+    }
+
+    /// Scrub reads as fast as the disk: what a full form holds would take the usual pace many minutes.
+    #[must_use]
+    pub fn scrubs_at_once(self) -> Self {
+        self.setting("scrub", "bytes_per_second", &(1_u64 << 32).to_string())
     }
 
     /// With TOML at the end of every replica's configuration, such as `[[access.robots]]` tables. A section
@@ -178,7 +187,8 @@ impl ClusterOptions {
         self
     }
 
-    /// Each replica on a host of its own. They talk TLS to each other, and let everybody do everything.
+    /// Each replica on a host of its own; hosts beyond those are for replicas that come later. They talk TLS to each other,
+    /// and let everybody do everything.
     #[must_use]
     pub fn on_hosts(mut self, hosts: &[Host]) -> Self {
         self.hosts = hosts.to_vec();
@@ -192,6 +202,13 @@ impl ClusterOptions {
     #[must_use]
     pub fn replicas(mut self, count: usize) -> Self {
         self.replicas = count;
+        self
+    }
+
+    /// So many more replicas may come later ([`crate::Cluster::grow`]), also where each has a host of its own.
+    #[must_use]
+    pub(crate) fn with_room_for(mut self, later: usize) -> Self {
+        self.later = later;
         self
     }
 

@@ -181,9 +181,14 @@ pub(crate) fn cache_folder() -> Result<PathBuf> {
     Ok(PathBuf::from(home).join(".cache").join("tercet"))
 }
 
+/// Whether this program may do everything.
+pub(crate) fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
 /// Some of the real clients need root; says so in words.
 pub(crate) fn require_root(what: &str) -> Result<()> {
-    if !rustix::process::geteuid().is_root() {
+    if !is_root() {
         bail!("{what} needs root on this machine: run the tests as root after chaos/setup.sh");
     }
     Ok(())

@@ -18,17 +18,20 @@ where
     Fut: Future<Output = Result<T>>,
 {
     let start = Instant::now();
+    let mut last = None;
     loop {
         // A probe that hangs must not outlive the deadline either.
         let left = deadline.saturating_sub(start.elapsed()).max(PAUSE);
         let reason = match tokio::time::timeout(left, probe()).await {
             Ok(Ok(value)) => return Ok(value),
             Ok(Err(reason)) => reason,
-            Err(_) => anyhow!("the question itself got no answer"),
+            // What was said before it was cut short says more.
+            Err(_) => last.unwrap_or_else(|| anyhow!("the question itself got no answer")),
         };
         if start.elapsed() >= deadline {
             return Err(reason.context(format!("not within {deadline:?}: {what}")));
         }
+        last = Some(reason);
         tokio::time::sleep(PAUSE).await;
     }
 }

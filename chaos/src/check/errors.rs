@@ -19,7 +19,7 @@ impl Ledger {
         let modelled = match answer.status {
             // Of a connection too many, which is closed before a request of it is read.
             503 if answer.body.is_empty() => answer.header("retry-after").is_some(),
-            503 | 507 | 400..500 => answer.error_code().is_ok(),
+            503 | 507 | 400..500 => answer.error_code().is_ok() || self.may_be_illegible(answer),
             _ => false,
         };
         if !modelled {

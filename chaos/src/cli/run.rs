@@ -9,7 +9,9 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use tercet_chaos::{Length, RunReport, Scenario, ScenarioReport, Tool, Verdict, say};
+use tercet_chaos::{
+    Length, Namespaces, Needs, RunReport, Scenario, ScenarioReport, Tool, Verdict, say,
+};
 use tokio::{
     process::{Child, Command},
     runtime::Runtime,
@@ -52,9 +54,9 @@ pub(super) struct RunArguments {
     /// Folder for the reports: JSON, JUnit XML and a page.
     #[arg(long)]
     report: Option<PathBuf>,
-    /// Set by this program for itself: it is the process of one scenario.
+    /// Set by this program for itself: it is the process of one scenario, with these namespaces of its own.
     #[arg(long, hide = true)]
-    inside: bool,
+    inside: Option<Namespaces>,
 }
 
 /// Runs what was asked for.
@@ -69,8 +71,10 @@ pub(super) fn run(arguments: &RunArguments) -> Result<Verdict> {
     };
     let seed = arguments.seed.unwrap_or_else(tercet_chaos::new_seed);
     let runtime = Runtime::new().context("start the runtime")?;
-    match scenarios.as_slice() {
-        [scenario] if arguments.inside => runtime.block_on(play(scenario, arguments, seed)),
+    match (scenarios.as_slice(), arguments.inside) {
+        ([scenario], Some(namespaces)) => {
+            runtime.block_on(play(scenario, arguments, seed, namespaces))
+        }
         _ => runtime.block_on(run_all(&scenarios, arguments, seed)),
     }
 }
@@ -84,10 +88,15 @@ fn named(name: &str) -> Result<Scenario> {
 }
 
 /// Runs one scenario in this process.
-async fn play(scenario: &Scenario, arguments: &RunArguments, seed: u64) -> Result<Verdict> {
+async fn play(
+    scenario: &Scenario,
+    arguments: &RunArguments,
+    seed: u64,
+    namespaces: Namespaces,
+) -> Result<Verdict> {
     let length = if arguments.full { Length::Full } else { Length::Short };
-    let replicated_within = Duration::from_secs(arguments.replicated_within);
-    let report = tercet_chaos::execute_within(scenario, seed, length, replicated_within).await;
+    let within = Duration::from_secs(arguments.replicated_within);
+    let report = tercet_chaos::execute_within(scenario, seed, length, within, namespaces).await;
     if let Some(folder) = &arguments.report {
         report.save(folder)?;
     }
@@ -116,13 +125,16 @@ async fn run_all(scenarios: &[Scenario], arguments: &RunArguments, seed: u64) ->
         ..RunReport::default()
     };
     say(&format!("{}, seed {seed}", run.title));
+    let at_hand = Namespaces::at_hand();
+    say(&format!("replicas are {}", at_hand.of(Needs::Nothing).homes()));
     let longest = if arguments.full { SCENARIO_MAX_FULL } else { SCENARIO_MAX };
     let mut broken = Vec::new();
     while let Some(next) = plan.next(start.elapsed()) {
         let began = Instant::now();
         let scenario = named(next.name)?;
         let its_seed = seed_of(arguments, seed, next);
-        let mut child = start_one(&scenario, arguments, its_seed, folder)?;
+        let namespaces = at_hand.of(scenario.needs);
+        let mut child = start_one(&scenario, arguments, its_seed, folder, namespaces)?;
         let mut hangs = false;
         let status = tokio::select! {
             status = child.wait() => Some(status.context("wait for a scenario")?),
@@ -203,23 +215,26 @@ fn start_one(
     arguments: &RunArguments,
     seed: u64,
     folder: &Path,
+    namespaces: Namespaces,
 ) -> Result<Child> {
     ScenarioReport::forget(folder, scenario.name, seed)?;
     let setpriv = Tool::find("setpriv")?;
     let mut command = Command::new(setpriv.path());
     command.args(["--pdeathsig", "TERM"]);
-    if !scenario.needs.namespaces().is_empty() {
-        command.arg("unshare").args(scenario.needs.namespaces());
+    let unshared = namespaces.arguments();
+    if !unshared.is_empty() {
+        command.arg("unshare").args(unshared);
     }
     command.arg(std::env::current_exe().context("find this program")?);
-    command.args(["run", scenario.name, "--inside", "--seed", &seed.to_string()]);
+    command.args(["run", scenario.name, "--inside", &namespaces.to_string()]);
+    command.args(["--seed", &seed.to_string()]);
     command.args(["--replicated-within", &arguments.replicated_within.to_string()]);
     command.arg("--report").arg(folder);
     if arguments.full {
         command.arg("--full");
     }
     // Not with SIGKILL if this program fails: it is to clean up.
-    command.spawn().with_context(|| format!("start {} (namespaces need root)", scenario.name))
+    command.spawn().with_context(|| format!("start {}", scenario.name))
 }
 
 /// What a person or a system sends that wants this program to end.

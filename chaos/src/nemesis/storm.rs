@@ -37,10 +37,20 @@ pub(crate) enum Nemesis {
     BadLinks(usize, Weather),
     /// The wall clock of one is off by so many seconds.
     Clock(usize, i64),
+    /// So many reads of content fail on the disk of one.
+    BadReads(usize, u64),
+    /// The disk of one has no space for content.
+    FullDisk(usize),
+    /// One may have little memory and few open files.
+    Limits(usize),
+    /// One is removed from the members, and one with its name and an empty disk joins in its place.
+    Replace(usize),
+    /// Leadership is handed to one.
+    HandOver(usize),
 }
 
 /// Kinds, by their words in reports.
-pub(crate) const KINDS: [&str; 12] = [
+pub(crate) const KINDS: [&str; 17] = [
     "kill -9",
     "kill -9 of all",
     "restart",
@@ -53,7 +63,15 @@ pub(crate) const KINDS: [&str; 12] = [
     "clients shut out",
     "bad links",
     "clock jump",
+    "EIO on reads",
+    "no space for content",
+    "little memory and few files",
+    "member replaced",
+    "leadership handed over",
 ];
+
+/// Reads of a disk that fail are so many at most: more than one pull of an image, fewer than all that a disk holds.
+const BAD_READS_MAX: u64 = 40;
 
 impl Nemesis {
     /// Draws one for a cluster of so many replicas.
@@ -74,6 +92,11 @@ impl Nemesis {
             8 => Self::Loss(victim, random.random_range(5..=50)),
             9 => Self::ShutOut(victim),
             10 => Self::Clock(victim, *[-600, 600].choose(random).context("two values")?),
+            11 => Self::BadReads(victim, random.random_range(1..=BAD_READS_MAX)),
+            12 => Self::FullDisk(victim),
+            13 => Self::Limits(victim),
+            14 => Self::Replace(victim),
+            15 => Self::HandOver(victim),
             // The kinds of bad links are many.
             _ => Self::BadLinks(victim, bad_weather(random)),
         })
@@ -94,6 +117,11 @@ impl Nemesis {
             Self::ShutOut(_) => "clients shut out",
             Self::BadLinks(..) => "bad links",
             Self::Clock(..) => "clock jump",
+            Self::BadReads(..) => "EIO on reads",
+            Self::FullDisk(_) => "no space for content",
+            Self::Limits(_) => "little memory and few files",
+            Self::Replace(_) => "member replaced",
+            Self::HandOver(_) => "leadership handed over",
         }
     }
 
@@ -106,23 +134,70 @@ impl Nemesis {
             Self::Loss(victim, percent) => format!("replica {victim}, {percent} %"),
             Self::BadLinks(victim, weather) => format!("replica {victim}, {}", weather.words()),
             Self::Clock(victim, seconds) => format!("replica {victim}, {seconds:+} s"),
+            Self::BadReads(victim, reads) => format!("replica {victim}, {reads} of them at most"),
+            Self::HandOver(victim) => format!("to replica {victim}"),
             Self::Kill(victim)
             | Self::Restart(victim)
             | Self::Pause(victim)
             | Self::CutOff(victim)
             | Self::Flap(victim)
-            | Self::ShutOut(victim) => format!("replica {victim}"),
+            | Self::ShutOut(victim)
+            | Self::FullDisk(victim)
+            | Self::Limits(victim)
+            | Self::Replace(victim) => format!("replica {victim}"),
         }
     }
 
     /// Whether it is about a process: no two of those at once, each wants to find it as it left it.
     pub(crate) fn is_of_a_process(&self) -> bool {
-        matches!(self, Self::Kill(_) | Self::KillAll | Self::Restart(_) | Self::Pause(_))
+        matches!(
+            self,
+            Self::Kill(_)
+                | Self::KillAll
+                | Self::Restart(_)
+                | Self::Pause(_)
+                | Self::Limits(_)
+                | Self::Replace(_)
+        )
     }
 
     /// Whether it works by the packet filter, whose rules one of them alone can have.
     pub(crate) fn is_of_the_filter(&self) -> bool {
         matches!(self, Self::CutOff(_) | Self::OneWay(..) | Self::Bridge(..) | Self::Flap(_))
+    }
+
+    /// Whose disk is at fault: the faults of a disk end together, so it has one of them alone.
+    fn disk(&self) -> Option<usize> {
+        match self {
+            Self::BadReads(victim, _) | Self::FullDisk(victim) => Some(*victim),
+            _ => None,
+        }
+    }
+
+    /// Who is started while others may go on: not on a disk at fault, since such a start may be refused.
+    fn starts(&self) -> Option<usize> {
+        match self {
+            Self::Restart(victim) | Self::Limits(victim) => Some(*victim),
+            _ => None,
+        }
+    }
+
+    /// Whether copies of blobs may be gone afterwards: one that cannot be read is taken out of use, and a disk that is wiped
+    /// has none. Before it every other replica must hold what it should, and there is one of these at a time.
+    pub(crate) fn takes_copies(&self) -> bool {
+        matches!(self, Self::BadReads(..) | Self::Replace(_))
+    }
+
+    /// Whether the two cannot go on at the same time.
+    fn collides(&self, other: &Self) -> bool {
+        let meet = |disk: Option<usize>, starts: Option<usize>| disk.is_some() && disk == starts;
+        self.kind() == other.kind()
+            || (self.is_of_a_process() && other.is_of_a_process())
+            || (self.is_of_the_filter() && other.is_of_the_filter())
+            || (self.takes_copies() && other.takes_copies())
+            || (self.disk().is_some() && other.disk().is_some())
+            || meet(self.disk(), other.starts())
+            || meet(other.disk(), self.starts())
     }
 
     /// Who cannot be counted on meanwhile, of so many.
@@ -131,7 +206,8 @@ impl Nemesis {
             Self::KillAll => (0..replicas).collect(),
             // Whichever of the two leads, the other one is left out; and the leader may have to change.
             Self::Bridge(one, other) => BTreeSet::from([*one, *other]),
-            Self::Clock(..) => BTreeSet::new(),
+            // Whoever leads then, a majority has elected it.
+            Self::Clock(..) | Self::HandOver(_) => BTreeSet::new(),
             Self::Kill(victim)
             | Self::Restart(victim)
             | Self::Pause(victim)
@@ -140,7 +216,11 @@ impl Nemesis {
             | Self::Flap(victim)
             | Self::Loss(victim, _)
             | Self::ShutOut(victim)
-            | Self::BadLinks(victim, _) => BTreeSet::from([*victim]),
+            | Self::BadLinks(victim, _)
+            | Self::BadReads(victim, _)
+            | Self::FullDisk(victim)
+            | Self::Limits(victim)
+            | Self::Replace(victim) => BTreeSet::from([*victim]),
         }
     }
 }
@@ -151,12 +231,7 @@ pub(crate) fn draw_together(replicas: usize, random: &mut StdRng) -> Result<Vec<
     let mut together: Vec<Nemesis> = Vec::new();
     while together.len() < count {
         let next = Nemesis::draw(replicas, random)?;
-        let collides = |other: &Nemesis| {
-            other.kind() == next.kind()
-                || (other.is_of_a_process() && next.is_of_a_process())
-                || (other.is_of_the_filter() && next.is_of_the_filter())
-        };
-        if !together.iter().any(collides) {
+        if !together.iter().any(|other| other.collides(&next)) {
             together.push(next);
         }
     }
@@ -196,8 +271,20 @@ mod tests {
             assert_eq!(one, again);
             assert!((1..=3).contains(&one.len()));
             assert!(one.iter().filter(|nemesis| nemesis.is_of_a_process()).count() <= 1);
+            assert!(one.iter().filter(|nemesis| nemesis.takes_copies()).count() <= 1);
             seen.extend(one.iter().map(Nemesis::kind));
         }
         assert_eq!(seen, BTreeSet::from(KINDS));
+    }
+
+    #[test]
+    fn no_disk_is_at_fault_under_a_start_and_no_two_are_at_once() {
+        assert!(Nemesis::FullDisk(1).collides(&Nemesis::Restart(1)));
+        assert!(Nemesis::Limits(1).collides(&Nemesis::BadReads(1, 3)));
+        assert!(!Nemesis::FullDisk(1).collides(&Nemesis::Restart(2)));
+        assert!(Nemesis::FullDisk(1).collides(&Nemesis::BadReads(2, 3)));
+        assert!(Nemesis::Replace(1).collides(&Nemesis::BadReads(2, 3)));
+        assert!(!Nemesis::Replace(1).collides(&Nemesis::FullDisk(2)));
+        assert!(!Nemesis::HandOver(0).collides(&Nemesis::KillAll));
     }
 }

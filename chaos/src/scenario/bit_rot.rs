@@ -81,7 +81,7 @@ const UPLOAD: usize = 200_000;
 const READ_MAX: Duration = Duration::from_secs(5);
 
 async fn body(run: &mut Run) -> Result<()> {
-    run.start(ClusterOptions::default()).await?;
+    run.start(ClusterOptions::default().scrubs_at_once()).await?;
     run.load(LoadOptions::images_and_tags(3, run.of(64 << 10, 4 << 20))).await?;
     let mut damages = ALL;
     damages.shuffle(&mut run.random);

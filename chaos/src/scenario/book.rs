@@ -71,28 +71,48 @@ fn page(scenario: &Scenario) -> String {
         recovery = sentence(scenario.recovery),
         rollback = sentence(scenario.rollback),
         spaces = match scenario.needs {
-            Needs::Nothing => "",
-            Needs::Network =>
+            Needs::Loopback(_) => "",
+            Needs::Nothing | Needs::Root | Needs::Network =>
                 "; its hosts and packet filters are in a network namespace that goes with it",
-            Needs::Mounts | Needs::Fuse =>
-                "; its file systems are in a mount namespace that goes with it",
-            Needs::NetworkAndFuse =>
+            Needs::Mounts | Needs::Fuse | Needs::NetworkAndFuse =>
                 "; its hosts, packet filters and file systems are in namespaces that go with it",
         },
         fires =
             scenario.fires.iter().map(|kind| format!("`{kind}`")).collect::<Vec<_>>().join(", "),
         floor = scenario.floor_per_second,
-        needs = match scenario.needs {
-            Needs::Nothing | Needs::Mounts =>
-                "It wants root, as all of them do, and what `chaos/setup.sh` installs.",
-            Needs::Network =>
-                "It wants root, what `chaos/setup.sh` installs, and a kernel with network namespaces and nftables.",
-            Needs::Fuse => "It wants root, what `chaos/setup.sh` installs, and `/dev/fuse`.",
-            Needs::NetworkAndFuse =>
-                "It wants root, what `chaos/setup.sh` installs, `/dev/fuse`, and a kernel with network namespaces and \
-                 nftables.",
-        },
+        needs = needs(scenario.needs),
     )
+}
+
+/// What the machine must have, and where the replicas are on it.
+fn needs(needs: Needs) -> String {
+    const HOSTED: &str = "Where there can be network namespaces (as root) each replica has one, with an address of its own; \
+                          elsewhere all of them are plain processes on loopback.";
+    let void = "Without that the run is void, and says why.";
+    let wanted = match needs {
+        Needs::Nothing => return format!("It wants what `chaos/setup.sh` installs. {HOSTED}"),
+        Needs::Loopback(why) => {
+            return format!(
+                "It wants what `chaos/setup.sh` installs. Its replicas are plain processes on loopback, also as root: {why}."
+            );
+        }
+        Needs::Network => {
+            return format!(
+                "It wants root, what `chaos/setup.sh` installs, and a kernel with network namespaces and nftables: each \
+                 replica has a namespace, with an address of its own. {void}"
+            );
+        }
+        Needs::NetworkAndFuse => {
+            return format!(
+                "It wants root, what `chaos/setup.sh` installs, `/dev/fuse`, and a kernel with network namespaces and \
+                 nftables: each replica has a namespace, with an address of its own. {void}"
+            );
+        }
+        Needs::Root => "root, for what the kernel gives to root alone",
+        Needs::Mounts => "root, for a mount namespace",
+        Needs::Fuse => "root, for a mount namespace, and `/dev/fuse`",
+    };
+    format!("It wants what `chaos/setup.sh` installs, and {wanted}. {void} {HOSTED}")
 }
 
 fn rows(scenario: &Scenario) -> String {

@@ -31,7 +31,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
 };
 
 async fn body(run: &mut Run) -> Result<()> {
-    run.start_on_hosts(ClusterOptions::default()).await?;
+    run.start(ClusterOptions::default()).await?;
     run.load(LoadOptions::images(run.of(128 << 10, 8 << 20))).await?;
     for round in 0..run.of(4, 20) {
         run.progress(20).await?;

@@ -73,20 +73,24 @@ async fn body(run: &mut Run) -> Result<()> {
 
 /// Gives each replica a wall clock of its own, which [`clock_file`] moves.
 pub(super) fn with_clock(cluster: &mut Cluster) -> Result<()> {
-    let library = library().or_not_shown()?;
     for index in 0..cluster.len() {
-        let file = clock_file(cluster.folder(), index);
-        fs::write(&file, "+0\n")?;
-        let launch = Launch::default()
-            .with("LD_PRELOAD", &library.display().to_string())
-            .with("FAKETIME_TIMESTAMP_FILE", &file.display().to_string())
-            // The file is read again every second, and only the wall clock is touched.
-            .with("FAKETIME_CACHE_DURATION", "1")
-            .with("FAKETIME_DONT_FAKE_MONOTONIC", "1")
-            .with("FAKETIME_DONT_RESET", "1");
+        fs::write(clock_file(cluster.folder(), index), "+0\n")?;
+        let launch = clock_launch(cluster.folder(), index)?;
         cluster.set_launch(index, launch);
     }
     Ok(())
+}
+
+/// Lets a replica read the clock that [`with_clock`] has given it.
+pub(super) fn clock_launch(folder: &Path, index: usize) -> Result<Launch> {
+    let library = library().or_not_shown()?;
+    Ok(Launch::default()
+        .with("LD_PRELOAD", &library.display().to_string())
+        .with("FAKETIME_TIMESTAMP_FILE", &clock_file(folder, index).display().to_string())
+        // The file is read again every second, and only the wall clock is touched.
+        .with("FAKETIME_CACHE_DURATION", "1")
+        .with("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+        .with("FAKETIME_DONT_RESET", "1"))
 }
 
 pub(super) fn clock_file(folder: &Path, index: usize) -> PathBuf {

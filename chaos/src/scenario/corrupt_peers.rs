@@ -40,7 +40,9 @@ pub(super) const SCENARIO: Scenario = Scenario {
     ],
     floor_per_second: 2.0,
     lane: Lane::Smoke,
-    needs: Needs::Nothing,
+    needs: Needs::Loopback(
+        "its proxies damage what replicas tell each other in the clear, and that they do on loopback only",
+    ),
     body: |run| Box::pin(body(run)),
 };
 
@@ -60,6 +62,7 @@ const MEET_DEADLINE: Duration = Duration::from_secs(20);
 
 async fn body(run: &mut Run) -> Result<()> {
     run.start_through_proxies(ClusterOptions::default()).await?;
+    run.ledger.relays_are_damaged();
     let layer_max = run.of(256 << 10, 8 << 20);
     run.load(LoadOptions::images_and_tags(3, layer_max).and_chunked(1)).await?;
     let kinds = ["damaged answers", "damaged requests", "broken streams"];

@@ -71,7 +71,7 @@ async fn refused(run: &mut Run, who: usize, whose: usize) -> Result<String> {
     let config = cluster.replica(who).config.display().to_string();
     let data = cluster.replica(whose).data_dir.display().to_string();
     let start = ["serve", "--config", &config, "--data-dir", &data];
-    let refusal = cluster.command();
+    let refusal = cluster.command_beside(who);
     let refusal = refusal.run_to_fail(&start);
     crate::wait::within("the start is refused", REFUSAL_DEADLINE, refusal).await
 }

@@ -25,7 +25,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
                  disk, and nothing that it had promised is missing, even if the power goes then; content that cannot be \
                  written is refused or held by others; a failed read of a blob is made good from a peer in the same \
                  answer",
-    fault: "EIO (FUSE) from one fsync of a replica under load, from one write of its log or state, from every write of content, \
+    fault: "EIO (FUSE) from one fsync of a replica under load, from the writes of its log or state, from every write of content, \
             from every read of one blob behind its first chunk; writes of half the length, and slow ones",
     given: "three replicas hold every blob, each on a disk of its own that is told which calls to fail",
     abort: "a replica goes on after a failed fsync, or a client gets wrong bytes",
@@ -70,18 +70,23 @@ async fn fail_sync(run: &mut Run) -> Result<()> {
     ends(run, "EIO on fsync", DiskFault::once(&[Call::Sync], below, Effect::Error, number)).await
 }
 
-/// One write that RocksDB makes: it takes nothing after that, and the replica must not go on as if it did.
+/// A write that RocksDB makes, and those after it: the kernel splits a large one, and of a part that fails alone it says that
+/// less was written, which is tried again and is no error.
 async fn fail_write(run: &mut Run) -> Result<()> {
     let below = run.choose(&["log", "state"])?;
     let number = run.random.random_range(1..=20);
-    ends(run, "EIO on write", DiskFault::once(&[Call::Write], below, Effect::Error, number)).await
+    let which: Option<RangeInclusive<u64>> = Some(number..=u64::MAX);
+    let fault =
+        DiskFault { calls: &[Call::Write], below: below.into(), effect: Effect::Error, which };
+    ends(run, "EIO on write", fault).await
 }
 
 /// The process ends; now and then the power goes as well, and with it what the failed call was about.
 async fn ends(run: &mut Run, kind: &str, fault: DiskFault) -> Result<()> {
     run.work().await?;
     let victim = run.choose(&[0, 1, 2])?;
-    let what = format!("number {:?} below /{}", fault.which, fault.below.display());
+    let number = fault.which.as_ref().map_or(1, |which| *which.start());
+    let what = format!("number {number} below /{}", fault.below.display());
     let (below, log_before) =
         (fault.below.display().to_string(), run.cluster()?.replica(victim).log_text().len());
     run.cluster()?.disk(victim)?.inject(fault);
@@ -96,7 +101,7 @@ async fn ends(run: &mut Run, kind: &str, fault: DiskFault) -> Result<()> {
         "replica {victim} ended with {status} and not with {EX_IOERR} (below /{below})"
     );
     let hits = run.cluster()?.disk(victim)?.repair();
-    ensure_shown!(hits == 1, "{hits} calls failed, and one was to");
+    ensure_shown!(hits > 0, "no call failed");
     let standing: Vec<usize> = (0..3).filter(|index| *index != victim).collect();
     run.writes_resume(&standing).await?;
     if run.random.random_bool(0.5) {

@@ -6,13 +6,13 @@ use anyhow::Result;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{
-    Length, Scenario,
+    Length, Namespaces, Scenario,
     faults::Span,
     run::{HEAL_DEADLINE, Run},
 };
 use crate::{
     binary::Binary,
-    not_shown::is_not_shown,
+    not_shown::{NotShown, is_not_shown},
     planted,
     report::{Report, Verdict, judge, reason},
     say::say,
@@ -23,17 +23,19 @@ use crate::{
 /// Of the bands in a report: a run of hours may have more faults than anybody can tell apart.
 const BANDS_MAX: usize = 4_000;
 
-/// Runs a scenario to its verdict. Whatever goes wrong is in the report.
+/// Runs a scenario on loopback to its verdict. Whatever goes wrong is in the report.
 pub async fn execute(scenario: &Scenario, seed: u64, length: Length) -> Report {
-    execute_within(scenario, seed, length, HEAL_DEADLINE).await
+    execute_within(scenario, seed, length, HEAL_DEADLINE, Namespaces::default()).await
 }
 
-/// The same, with another T (I5): so long after the healing all replicas hold everything.
+/// The same, with another T (I5): so long after the healing all replicas hold everything. This process has these namespaces
+/// for itself; one that the scenario cannot do without and that is not there makes the run void.
 pub async fn execute_within(
     scenario: &Scenario,
     seed: u64,
     length: Length,
     replication_max: Duration,
+    namespaces: Namespaces,
 ) -> Report {
     let start = Instant::now();
     let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -42,7 +44,8 @@ pub async fn execute_within(
     for invariant in scenario.invariants {
         say(&format!("  {invariant}: {}", invariant.words()));
     }
-    let mut run = Run::new(scenario.invariants, seed, length, replication_max);
+    let mut run = Run::new(scenario.invariants, seed, length, replication_max, namespaces);
+    run.figure("replicas", namespaces.homes());
     if let Some(bug) = planted::bug() {
         say(&format!("  THE REPLICAS HAVE A PLANTED BUG: {bug}"));
         run.figure("planted bug", bug);
@@ -118,6 +121,9 @@ pub async fn execute_within(
 }
 
 async fn play(scenario: &Scenario, run: &mut Run) -> Result<()> {
+    if let Some(why) = scenario.needs.missing(run.namespaces) {
+        return Err(NotShown(why.to_owned()).into());
+    }
     let mut ended = (scenario.body)(run).await;
     if ended.is_ok() {
         ended = run.settle().await;

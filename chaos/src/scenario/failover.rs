@@ -29,7 +29,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     fires: &["kill -9"],
     floor_per_second: 5.0,
     lane: Lane::Smoke,
-    needs: Needs::Nothing,
+    needs: Needs::Loopback("etcd, which its figures are compared with, is there as well"),
     body: |run| Box::pin(body(run)),
 };
 

@@ -23,8 +23,8 @@ pub(super) const SCENARIO: Scenario = Scenario {
     rows: &[10],
     hypothesis: "a replica may die at any step between the first byte and the answer: what was acknowledged is \
                  there, what was not is whole or not there, and the replica starts again on what it left",
-    fault: "the process aborts at a step of the blob store, the push, the Raft log, the state machine, or of taking or \
-            installing a snapshot, then a restart; again and again, at other steps",
+    fault: "the process aborts at a step of the blob store, the push, the Raft log, the state machine, of applying a \
+            membership, or of taking or installing a snapshot, then a restart; again and again, at other steps",
     given: "three replicas of a build with failpoints are ready; images are pushed and tags move",
     abort: "a replica does not start again on what it left: keep its folder, it is the evidence",
     recovery: "writes go on within 10 s of each abort; the replica is ready within 90 s of its start, and nothing \
@@ -38,7 +38,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
         Invariant::I5,
         Invariant::I8,
     ],
-    fires: &[ABORT, ABORT_SAVING, ABORT_INSTALLING],
+    fires: &[ABORT, ABORT_JOINING, ABORT_SAVING, ABORT_INSTALLING],
     floor_per_second: 1.0,
     lane: Lane::Smoke,
     needs: Needs::Nothing,
@@ -74,6 +74,8 @@ const COMMANDS: &[&str] = &[
 const VOTE: &str = "raft_log.vote_written";
 /// Every replica reaches this when its log has grown by so much that a snapshot is taken.
 const SNAPSHOT_SAVED: &str = "snapshot.checkpoint_taken";
+/// Every replica reaches these when another one joins.
+const MEMBERSHIP: &[&str] = &["state.before_membership", "state.after_membership"];
 /// One that was away for so long that the log no longer reaches back to it reaches these.
 const SNAPSHOT_INSTALLED: &[&str] = &[
     "snapshot.install_prepared",
@@ -83,6 +85,7 @@ const SNAPSHOT_INSTALLED: &[&str] = &[
 ];
 /// Kinds of faults.
 const ABORT: &str = "abort";
+const ABORT_JOINING: &str = "abort while a member joins";
 const ABORT_SAVING: &str = "abort while a snapshot is taken";
 const ABORT_INSTALLING: &str = "abort while a snapshot is installed";
 /// In every build that has them.
@@ -111,6 +114,12 @@ async fn body(run: &mut Run) -> Result<()> {
         run.cluster()?.set_launch(victim, Launch::default());
         run.restart_all().await?;
     }
+    let mut steps = MEMBERSHIP.to_vec();
+    steps.shuffle(&mut run.random);
+    let rounds = run.of(1, steps.len());
+    for step in steps.into_iter().take(rounds) {
+        die_of_a_member(run, step).await?;
+    }
     let mut steps = SNAPSHOT_INSTALLED.to_vec();
     steps.shuffle(&mut run.random);
     let rounds = run.of(1, steps.len());
@@ -118,6 +127,28 @@ async fn body(run: &mut Run) -> Result<()> {
         die_of_snapshots(run, round, step).await?;
     }
     Ok(())
+}
+
+/// A replica loses its disk, and another one dies when it applies that the new member joins.
+async fn die_of_a_member(run: &mut Run, step: &str) -> Result<()> {
+    let leader = run.leader().await?;
+    let (joining, victim) = ((leader + 1) % 3, (leader + 2) % 3);
+    // What is only on the disk that goes would be the loss of two.
+    for index in 0..3 {
+        run.whole_again(index).await?;
+    }
+    run.cluster()?.kill9(victim)?;
+    arm(run, victim, step, 1)?;
+    run.cluster()?.wait_ready(HEAL_DEADLINE).await?;
+    // Two of three vote until it is in, and the victim is one of them.
+    run.majority_gone();
+    run.kill(joining)?;
+    run.cluster()?.wipe(joining)?;
+    run.cluster()?.restart(joining)?;
+    wait_dead(run, victim, step, ABORT_JOINING).await?;
+    run.cluster()?.set_launch(victim, Launch::default());
+    run.restart_all().await?;
+    run.whole_again(joining).await
 }
 
 /// While one follower is away the log grows until another one dies when it takes a snapshot, and then until it no longer

@@ -38,7 +38,7 @@ const LOSS_PERCENT: u8 = 30;
 const PACKETS_MAX: f64 = 2_000.0;
 
 async fn body(run: &mut Run) -> Result<()> {
-    run.start_on_hosts(ClusterOptions::default()).await?;
+    run.start(ClusterOptions::default()).await?;
     let idle = packets_while(run, None).await?;
     let leader = run.leader().await?;
     let flapping = packets_while(run, Some(leader)).await?;

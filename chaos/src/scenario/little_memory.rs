@@ -25,7 +25,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     fires: &["memory bound", "kill -9"],
     floor_per_second: 2.0,
     lane: Lane::Smoke,
-    needs: Needs::Nothing,
+    needs: Needs::Root,
     body: |run| Box::pin(body(run)),
 };
 

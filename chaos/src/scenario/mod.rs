@@ -28,6 +28,7 @@ mod lost_disk;
 mod lost_half;
 mod lying_clients;
 mod member_churn;
+mod namespaces;
 mod old_identity;
 mod one_copy;
 mod one_way_cut;
@@ -59,6 +60,7 @@ use futures_util::future::LocalBoxFuture;
 pub use book::{NOTE, pages};
 pub(crate) use execute::milliseconds;
 pub use execute::{execute, execute_within};
+pub use namespaces::Namespaces;
 pub use run::Run;
 pub use seed::{derived_seed, fixed_seed, new_seed};
 
@@ -83,11 +85,16 @@ impl Length {
     }
 }
 
-/// What a scenario cannot do without.
+/// What a scenario cannot do without. Where there can be hosts each replica has one, whether or not the scenario needs
+/// that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Needs {
     /// Processes and files only.
     Nothing,
+    /// Replicas on loopback, also where there can be hosts: this is why.
+    Loopback(&'static str),
+    /// What the kernel gives to root alone.
+    Root,
     /// A network namespace of its own, to make hosts in.
     Network,
     /// A mount namespace of its own, for small disks.
@@ -96,18 +103,6 @@ pub enum Needs {
     Fuse,
     /// Both.
     NetworkAndFuse,
-}
-
-impl Needs {
-    /// The arguments of `unshare` that give it; none if it can run as it is.
-    pub fn namespaces(self) -> &'static [&'static str] {
-        match self {
-            Self::Nothing => &[],
-            Self::Network => &["--net"],
-            Self::Mounts | Self::Fuse => &["--mount"],
-            Self::NetworkAndFuse => &["--net", "--mount"],
-        }
-    }
 }
 
 /// Where a scenario is run.

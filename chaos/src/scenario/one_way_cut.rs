@@ -45,7 +45,7 @@ enum Shape {
 }
 
 async fn body(run: &mut Run) -> Result<()> {
-    run.start_on_hosts(ClusterOptions::default()).await?;
+    run.start(ClusterOptions::default()).await?;
     run.load(LoadOptions::tags(3)).await?;
     let shapes = [Shape::Side(Side::Outbound), Shape::Side(Side::Inbound), Shape::HalfALink];
     let (start, first) = (Instant::now(), highest_term(run).await?);

@@ -42,7 +42,7 @@ const HELD: usize = 20;
 const NOTICE_DEADLINE: Duration = Duration::from_secs(30);
 
 async fn body(run: &mut Run) -> Result<()> {
-    run.start_on_hosts(ClusterOptions::default()).await?;
+    run.start(ClusterOptions::default()).await?;
     run.load(LoadOptions::images_and_tags(3, run.of(128 << 10, 8 << 20))).await?;
     for round in 0..run.of(2, 12) {
         run.work().await?;

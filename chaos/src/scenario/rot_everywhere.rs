@@ -34,7 +34,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
 };
 
 async fn body(run: &mut Run) -> Result<()> {
-    run.start(ClusterOptions::default()).await?;
+    run.start(ClusterOptions::default().scrubs_at_once()).await?;
     run.load(LoadOptions::images_and_tags(3, run.of(64 << 10, 4 << 20))).await?;
     let rounds = run.of(1, 5);
     for _ in 0..rounds {

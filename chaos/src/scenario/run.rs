@@ -14,7 +14,7 @@ use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde_json::Value;
 
 use super::{
-    Length,
+    Length, Namespaces,
     faults::{FaultId, Faults},
 };
 use crate::{
@@ -24,6 +24,7 @@ use crate::{
     content::{Blob, Image},
     nemesis::Links,
     network::Network,
+    not_shown::OrNotShown as _,
     options::ClusterOptions,
     status::Status,
     timeline::LeaderWatch,
@@ -45,6 +46,8 @@ pub struct Run {
     invariants: &'static [Invariant],
     /// T: until all hold everything after the healing.
     replication_max: Duration,
+    /// What this process has for itself.
+    pub(crate) namespaces: Namespaces,
     /// What a replica may take of the machine.
     pub(crate) bounds: Bounds,
     pub(crate) random: StdRng,
@@ -90,12 +93,14 @@ impl Run {
         seed: u64,
         length: Length,
         replication_max: Duration,
+        namespaces: Namespaces,
     ) -> Self {
         Self {
             seed,
             length,
             invariants,
             replication_max,
+            namespaces,
             bounds: Bounds::default(),
             random: StdRng::seed_from_u64(seed),
             ledger: Arc::default(),
@@ -133,13 +138,35 @@ impl Run {
         }
     }
 
-    /// Starts the cluster; a full run has the machine for itself.
+    /// Starts the cluster, with a host for each replica where there can be hosts; a full run has the machine for itself.
     pub(crate) async fn start(&mut self, options: ClusterOptions) -> Result<()> {
         self.start_prepared(options, |_| Ok(())).await
     }
 
     /// Starts the cluster after `prepare` has looked at what is on its disk; no process runs then.
     pub(crate) async fn start_prepared(
+        &mut self,
+        options: ClusterOptions,
+        prepare: impl FnOnce(&mut Cluster) -> Result<()>,
+    ) -> Result<()> {
+        let options = self.housed(options).await?;
+        self.start_where(options, prepare).await
+    }
+
+    /// With a host for each replica, if this process has a network for itself.
+    async fn housed(&mut self, options: ClusterOptions) -> Result<ClusterOptions> {
+        if !self.namespaces.network {
+            return Ok(options);
+        }
+        let hosts = u8::try_from(options.replicas + options.later)?;
+        let network = Network::start(hosts).await.or_not_shown()?;
+        let options = options.on_hosts(network.hosts());
+        self.network = Some(network);
+        Ok(options)
+    }
+
+    /// Starts the cluster where its options say.
+    async fn start_where(
         &mut self,
         options: ClusterOptions,
         prepare: impl FnOnce(&mut Cluster) -> Result<()>,
@@ -161,22 +188,15 @@ impl Run {
         self.retarget()
     }
 
-    /// Starts the cluster with a host for each replica.
-    pub(crate) async fn start_on_hosts(&mut self, options: ClusterOptions) -> Result<()> {
-        let network = Network::start(u8::try_from(options.replicas)?).await?;
-        let options = options.on_hosts(network.hosts());
-        self.network = Some(network);
-        self.start(options).await
-    }
-
-    /// Starts the cluster on loopback, with a proxy on every link between replicas and before each of them.
+    /// Starts the cluster on loopback, also where there can be hosts, with a proxy on every link between replicas and before
+    /// each of them.
     pub(crate) async fn start_through_proxies(&mut self, options: ClusterOptions) -> Result<()> {
         let (mut links, seed) = (Links::default(), self.seed);
         let prepare = |cluster: &mut Cluster| {
             links.stand_between_peers(cluster, seed)?;
             links.stand_before_clients(cluster, seed)
         };
-        let started = self.start_prepared(options.through_proxies(), prepare).await;
+        let started = self.start_where(options.through_proxies(), prepare).await;
         self.links = links;
         started
     }
@@ -188,11 +208,11 @@ impl Run {
         options: ClusterOptions,
         prepare: impl FnOnce(&mut Cluster) -> Result<()>,
     ) -> Result<()> {
-        let network = Network::start(u8::try_from(options.replicas)?).await?;
-        let options = options.on_hosts(network.hosts());
+        let options = self.housed(options).await?;
+        let network = self.network.take().context("this scenario has no network of its own")?;
         let (mut links, seed) = (Links::default(), self.seed);
         let started = self
-            .start_prepared(options, |cluster| {
+            .start_where(options, |cluster| {
                 links.stand_between_hosts(cluster, &network, seed)?;
                 links.stand_before_clients(cluster, seed)?;
                 prepare(cluster)

@@ -30,7 +30,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
 };
 
 async fn body(run: &mut Run) -> Result<()> {
-    run.start(ClusterOptions::default().replicas(1)).await?;
+    run.start(ClusterOptions::default().replicas(1).with_room_for(4)).await?;
     run.load(LoadOptions::images_and_tags(3, run.of(128 << 10, 8 << 20))).await?;
     // Once: whoever joins asks the founder that its configuration names, and that one may be gone at the end.
     for wanted in [3, 5] {

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
-use super::{Lane, Needs, Run, Scenario, disks::Start};
+use super::{Lane, Needs, Run, Scenario, disks::Start, run::HEAL_DEADLINE};
 use crate::{
     files::copy_folder,
-    not_shown::OrNotShown as _,
+    not_shown::{OrNotShown as _, ensure_shown},
     options::ClusterOptions,
     workload::{Invariant, LoadOptions},
 };
@@ -15,15 +15,15 @@ use crate::{
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "stale-disk",
     rows: &[21],
-    hypothesis: "one replica on an old copy of its own disk does no harm: it is found out, or it is brought up to date; \
-                 nobody is told anything older than was acknowledged",
+    hypothesis: "one replica on an old copy of its own disk does no harm: the others, who have seen more of it, find it out; \
+                 nothing that was acknowledged is lost, and nobody is told anything older",
     fault: "a copy of one replica's data directory is put back after the cluster has gone on for a while, as a restored snapshot of \
             a volume is; one replica at a time",
-    given: "three replicas are ready and take writes; no other replica has lost or forgotten anything, and the two others have \
-            acknowledged a write since the replica stopped",
+    given: "three replicas are ready and take writes; no other replica has lost or forgotten anything, and the two others run \
+            and remember",
     abort: "a read that claims to be fresh is older than one before it, or a second replica has to be restored",
-    recovery: "the replica is whole again within 90 s of its start; one that refuses is whole within 90 s of a start \
-               on an empty disk",
+    recovery: "the replica refuses to start (TERCET-M13), and is whole within 90 s of a start on an empty disk \
+               (300 s in the full form, which holds gigabytes)",
     rollback: "on a cluster of one's own: stop the replica, wipe its data directory, start it: it joins as a new \
                member",
     invariants: &[Invariant::I1, Invariant::I2, Invariant::I3, Invariant::I5, Invariant::I8],
@@ -33,6 +33,13 @@ pub(super) const SCENARIO: Scenario = Scenario {
     needs: Needs::Nothing,
     body: |run| Box::pin(body(run)),
 };
+
+/// Until an empty disk has all that the full form has pushed by then, which is gigabytes, while more comes.
+const EMPTY_DEADLINE: Duration = Duration::from_secs(300);
+/// What a replica says whose disk has forgotten something.
+const REFUSAL: &str = "TERCET-M13";
+/// What it says if somebody who may know does not answer.
+const SILENCE: &str = "no answer to what this replica has confirmed";
 
 async fn body(run: &mut Run) -> Result<()> {
     run.start(ClusterOptions::default()).await?;
@@ -66,9 +73,7 @@ async fn body(run: &mut Run) -> Result<()> {
 
         run.kill(victim)?;
         let others: Vec<usize> = (0..3).filter(|index| *index != victim).collect();
-        // What the two others acknowledge now they both have, and everything before it. Without that the last writes
-        // may be on the victim and one other: with a disk that has forgotten them they are on one of three.
-        run.writes_resume(&others).await?;
+        // At once: the last writes may be on the victim and on one other, so its vote would be enough to lose them.
         run.cluster()?.wipe(victim)?;
         copy_folder(&copy, &data_dir)?;
         std::fs::remove_dir_all(&copy).context("remove the copy").or_not_shown()?;
@@ -87,10 +92,16 @@ async fn body(run: &mut Run) -> Result<()> {
             run.lives(*index).await?;
         }
         run.writes_resume(&others).await?;
-        if start == Start::Refused {
-            run.cluster()?.wipe(victim)?;
-            run.restart_all().await?;
-        }
+        let said = run.cluster()?.replica(victim).log_text();
+        ensure_shown!(
+            start == Start::Refused || !said.contains(SILENCE),
+            "nobody answered in time"
+        );
+        ensure!(said.contains(REFUSAL), "replica {victim} was not found out: {start:?}");
+        run.cluster()?.wipe(victim)?;
+        run.restart_all().await?;
+        let longest = run.of(HEAL_DEADLINE, EMPTY_DEADLINE);
+        run.cluster()?.wait_caught_up(victim, longest).await?;
         run.whole_again(victim).await?;
     }
     Ok(())

@@ -55,7 +55,7 @@ async fn body(run: &mut Run) -> Result<()> {
         "first_byte_timeout_ms",
         "3000",
     );
-    run.start_on_hosts(options).await?;
+    run.start(options).await?;
     run.load(LoadOptions::images_and_tags(3, run.of(128 << 10, 8 << 20))).await?;
     let own = run.cluster()?.authority()?.clone();
     let folder = run.cluster()?.folder().join("strangers");

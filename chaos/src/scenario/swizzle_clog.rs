@@ -34,7 +34,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
 async fn body(run: &mut Run) -> Result<()> {
     let replicas = run.of(3, 5);
     run.full_copies = replicas == 3;
-    run.start_on_hosts(ClusterOptions::default().replicas(replicas)).await?;
+    run.start(ClusterOptions::default().replicas(replicas)).await?;
     run.load(LoadOptions::images_and_tags(replicas, run.of(128 << 10, 8 << 20))).await?;
     let (short, long) = (Duration::from_millis(100), Duration::from_millis(1_500));
     for _ in 0..run.of(2, 15) {

@@ -48,6 +48,9 @@ async fn body(run: &mut Run) -> Result<()> {
     // Fewer places on all replicas together than there are clients.
     let (crowd, same, places) = run.of((300, 50, 40), (2_000, 200, 400));
     let options = ClusterOptions::default().setting("limits", "uploads_max", &places.to_string());
+    // A connection for each client; for each place a file and what carries its bytes to two others, and the same of theirs.
+    let files = crowd as u64 / 3 + 7 * places + 256;
+    run.bounds.files_max = run.bounds.files_max.max(files);
     run.start(options).await?;
     run.load(LoadOptions { tag_writers: 1, ..LoadOptions::tags(3) }).await?;
     let clients: Vec<RegistryClient> =

@@ -2,7 +2,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -11,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::invariant::Invariant;
 use crate::{
     check::{Ends, Operation},
+    client::Answer,
     content::Image,
     say::warn,
     timeline::Recorder,
@@ -94,17 +98,34 @@ pub struct Ledger {
     start: Instant,
     recorder: Arc<Recorder>,
     book: Mutex<Book>,
+    /// What a replica passes on to another one may come back damaged: nothing but content has a digest.
+    relays_are_damaged: AtomicBool,
 }
 
 impl Default for Ledger {
     fn default() -> Self {
-        Self { start: Instant::now(), recorder: Arc::default(), book: Mutex::default() }
+        Self {
+            start: Instant::now(),
+            recorder: Arc::default(),
+            book: Mutex::default(),
+            relays_are_damaged: AtomicBool::new(false),
+        }
     }
 }
 
 impl Ledger {
     fn book(&self) -> MutexGuard<'_, Book> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on the words of an error about an upload may be illegible: another replica's, in the clear, on a link that
+    /// damages bodies.
+    pub(crate) fn relays_are_damaged(&self) {
+        self.relays_are_damaged.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn may_be_illegible(&self, answer: &Answer) -> bool {
+        self.relays_are_damaged.load(Ordering::Relaxed) && answer.url.contains("/blobs/uploads/")
     }
 
     /// What takes down what happens when.

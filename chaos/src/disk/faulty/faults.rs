@@ -19,7 +19,7 @@ pub(crate) enum Call {
     Read,
     /// Bytes into a file.
     Write,
-    /// Space for bytes that may come. RocksDB asks for it, and goes on without.
+    /// Space for bytes that may come, or given back when a file is closed. RocksDB asks for both, and goes on without.
     Space,
     /// A new name: of a file, a directory or a link.
     Create,

@@ -217,7 +217,7 @@ impl Disk {
             node.set_permissions(mode);
         }
         if let Some(size) = size {
-            self.meet(Call::Write, |tree| tree.path(inode))?;
+            self.meet(Call::Space, |tree| tree.path(inode))?;
             let mut content = node.content()?;
             self.powered()?;
             content.resize(size)?;
