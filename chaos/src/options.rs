@@ -188,11 +188,12 @@ impl ClusterOptions {
     }
 
     /// Each replica on a host of its own; hosts beyond those are for replicas that come later. They talk TLS to each other,
-    /// and let everybody do everything.
+    /// and let everybody do everything, unless the clients have a name to log in with.
     #[must_use]
     pub fn on_hosts(mut self, hosts: &[Host]) -> Self {
         self.hosts = hosts.to_vec();
-        self.rule("anonymous", "**", &["*"])
+        let ruled = if self.user.is_none() { self.rule("anonymous", "**", &["*"]) } else { self };
+        ruled
             .setting("peer.tls", "ca", "\"{folder}/tls/ca.pem\"")
             .setting("peer.tls", "certificate", "\"{folder}/tls/{name}.pem\"")
             .setting("peer.tls", "key", "\"{folder}/tls/{name}.key\"")

@@ -50,6 +50,7 @@ mod stale_disk;
 mod storm;
 mod strange_peers;
 mod swizzle_clog;
+mod tokens;
 mod torn_write;
 mod upload_crowd;
 mod upload_moves;
