@@ -70,6 +70,21 @@ def runs(replica):
     return str(folder() / replica["name"]) in command
 
 
+def gone(replica):
+    """A process that was killed gives up its memory, and with it its command line, before its files and their locks: a
+    successor that is started in between finds the data directory locked."""
+    process = pathlib.Path(f"/proc/{replica['pid']}")
+    try:
+        state = (process / "stat").read_text().rpartition(")")[2].split()[0]
+        threads = list((process / "task").iterdir())
+        command = (process / "cmdline").read_bytes()
+    except OSError:
+        return True
+    ended = state == "Z" and len(threads) == 1
+    # The number may belong to another process by now.
+    return ended or (command != b"" and not runs(replica))
+
+
 def send(replica, number):
     if not runs(replica):
         raise ActivityFailed(f"{replica['name']} does not run, so nothing can be done to it")
@@ -284,7 +299,7 @@ def kill(who):
     """kill -9 of the leader or of a follower."""
     replica = chosen(who)
     send(replica, signal.SIGKILL)
-    wait(lambda: not runs(replica), f"{replica['name']} is gone")
+    wait(lambda: gone(replica), f"{replica['name']} is gone")
     return replica["name"]
 
 
@@ -294,7 +309,7 @@ def kill_all():
     for replica in everyone:
         os.kill(replica["pid"], signal.SIGKILL)
     for replica in everyone:
-        wait(lambda: not runs(replica), f"{replica['name']} is gone")
+        wait(lambda: gone(replica), f"{replica['name']} is gone")
     return len(everyone)
 
 
@@ -356,7 +371,7 @@ def restart_one_by_one():
     last = leader()
     for replica in sorted(replicas(), key=lambda replica: replica["name"] == last):
         send(replica, signal.SIGTERM)
-        wait(lambda: not runs(replica), f"{replica['name']} ends by itself")
+        wait(lambda: gone(replica), f"{replica['name']} ends by itself")
         start(replica)
         all_well()
     return True
