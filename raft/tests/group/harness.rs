@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -11,8 +12,8 @@ use futures_util::stream::BoxStream;
 use tempfile::TempDir;
 use tercet_raft::{
     BootstrapOptions, Consensus, FEATURE_LEVEL, Freshness, Hello, Identity, InitialMember,
-    Invitation, MemberKind, RaftError, RaftTiming, ReplicaNode, Role, RpcError, RpcKind,
-    StartOptions, Target, Transport, TransportError, bootstrap,
+    Invitation, MemberKind, RaftError, RaftStatus, RaftTiming, ReplicaNode, Role, RpcError,
+    RpcKind, StartOptions, Target, Transport, TransportError, bootstrap,
 };
 use tercet_storage::{Clock, DataDir, Headroom, HeadroomOptions, Space, StorageError, SystemClock};
 use tokio::sync::{mpsc, watch};
@@ -72,6 +73,7 @@ impl Group {
         for i in 0..count {
             group.settled(i).await;
         }
+        group.even().await;
         group
     }
 
@@ -167,15 +169,10 @@ impl Group {
         self.running[i].take().unwrap().shutdown().await;
     }
 
-    /// A process that died writes no more; this one goes on, and what a thread of the killed replica still
-    /// had to write may appear in a folder that is being removed.
+    /// Empties the disk of a killed replica.
     pub(crate) async fn wipe(&self, i: usize) {
-        let data = self.data(i);
-        until("the disk is wiped", || async {
-            let _ = std::fs::remove_dir_all(data.root());
-            (!data.root().exists()).then_some(())
-        })
-        .await;
+        self.released(i).await;
+        std::fs::remove_dir_all(self.data(i).root()).unwrap();
     }
 
     pub(crate) async fn restart(&mut self, i: usize) {
@@ -195,6 +192,41 @@ impl Group {
             let voter =
                 replica.members().iter().any(|m| m.node_id == id && m.role != Role::Learner);
             (voter && replica.read_barrier().await == Freshness::Fresh).then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until every replica that runs has applied all that was written, and no change of the members
+    /// is under way. A write is acknowledged without the slowest one, and one that joined already counts
+    /// as a voter in the first half of its change.
+    pub(crate) async fn even(&self) {
+        until("all have applied the same log", || async {
+            let statuses: Vec<_> = self.running.iter().flatten().map(Consensus::status).collect();
+            let newest = statuses.iter().map(|status| status.last_log).max();
+            let even = |status: &RaftStatus| {
+                Some(status.last_log) == newest
+                    && status.applied == status.last_log
+                    && !status.changing_members
+            };
+            statuses.iter().all(even).then_some(())
+        })
+        .await;
+    }
+
+    /// Copies the disk of a killed replica.
+    pub(crate) async fn copy_disk(&self, i: usize, to: &Path) {
+        self.released(i).await;
+        copy_folder(self.data(i).root(), to);
+    }
+
+    /// Waits until no thread of a killed replica has files of its disk open. A process that died writes and
+    /// deletes no more; this one goes on.
+    async fn released(&self, i: usize) {
+        let data = self.data(i);
+        until("nobody has the disk open", || async {
+            let open = std::fs::read_dir("/proc/self/fd").unwrap();
+            let mut files = open.flatten().flat_map(|file| std::fs::read_link(file.path()));
+            (!files.any(|file| file.starts_with(data.root()))).then_some(())
         })
         .await;
     }
@@ -442,5 +474,18 @@ pub(crate) async fn until<T, F: Future<Output = Option<T>>>(
         }
         assert!(Instant::now() < end, "{what}: not within {PATIENCE:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+pub(crate) fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_folder(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
     }
 }

@@ -79,6 +79,7 @@ async fn an_old_joiner_is_refused_and_says_which_version_it_needs() {
 async fn an_old_replica_that_meets_a_newer_command_stops_and_skips_nothing() {
     let mut group = Group::start(3).await;
     let pushed = push_tag(&group.replica(0), "before").await.unwrap();
+    group.even().await;
     // It was away while the others were upgraded, and comes back without having been.
     let behind = (group.leader().await + 1) % 3;
     let leader = group.replica((behind + 2) % 3);

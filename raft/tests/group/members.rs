@@ -9,7 +9,7 @@ use tercet_raft::{
 };
 
 use crate::content::{knows_blob, push_tag, read_tag};
-use crate::harness::{Group, PATIENCE, Spec, address, name, until};
+use crate::harness::{Group, PATIENCE, Spec, address, copy_folder, name, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_grows_to_three_to_five_and_shrinks_to_three_while_writes_go_on() {
@@ -141,6 +141,7 @@ async fn a_removal_that_stops_behind_its_command_is_finished_by_the_next_leader(
 async fn what_would_lose_quorum_is_refused_and_a_dead_member_can_go() {
     let mut group = Group::start(3).await;
     raised(&group).await;
+    group.even().await;
     let leader = group.leader().await;
     let (dead, living) = ((leader + 1) % 3, (leader + 2) % 3);
     let asked = group.replica(leader);
@@ -333,7 +334,7 @@ async fn a_disk_of_another_cluster_is_refused_and_harms_nobody() {
     group.kill(1).await;
     other.kill(1).await;
     group.wipe(1).await;
-    copy_folder(other.data(1).root(), group.data(1).root());
+    other.copy_disk(1, group.data(1).root()).await;
     other.stop().await;
     // The others, who are the majority of its configured members, tell it that it is the stranger.
     let refusal = group.start_error(1).await;
@@ -360,14 +361,17 @@ async fn an_older_copy_of_a_disk_is_found_out_by_those_who_have_seen_more() {
     for victim in [follower, leader] {
         let copy = tempfile::tempdir().unwrap();
         group.kill(victim).await;
-        copy_folder(group.data(victim).root(), copy.path());
+        group.copy_disk(victim, copy.path()).await;
         group.restart(victim).await;
         if victim == leader {
             // What it confirms is what it says itself then.
             let name = name(victim);
             let leading = group.leader().await;
             group.replica(leading).hand_over_to(&name, PATIENCE).await;
-            assert_eq!(group.leader().await, victim);
+            until("it leads", || async {
+                (group.replica(victim).status().role == Role::Leader).then_some(())
+            })
+            .await;
         }
         let mut last = None;
         for round in 0..5 {
@@ -400,19 +404,6 @@ async fn a_disk_that_has_all_it_confirmed_is_not_taken_for_an_older_one() {
         group.restart(victim).await;
     }
     group.stop().await;
-}
-
-fn copy_folder(from: &std::path::Path, to: &std::path::Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy_folder(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), target).unwrap();
-        }
-    }
 }
 
 /// Writes through one replica until stopped.
