@@ -12,7 +12,7 @@ use super::{
     Lane, Needs, Run, Scenario,
     damage::{cut, flip_bit, largest, some_blob, zero_page},
     disks::{EX_IOERR, Start},
-    run::{HEAL_DEADLINE, again},
+    run::{SCRUB_DEADLINE, again},
 };
 use crate::{
     content::Blob,
@@ -241,7 +241,7 @@ async fn scrub(run: &mut Run, victim: usize) -> Result<()> {
     // Fails by design when it finds something, which it may not: the first pull may have been before.
     let _ = cluster.operate(victim, &["scrub", "--now", "--wait"]).await;
     let cluster = &*cluster;
-    wait_until("the scrub finds nothing wrong", HEAL_DEADLINE, || async {
+    wait_until("the scrub finds nothing wrong", SCRUB_DEADLINE, || async {
         cluster.operate(victim, &["scrub", "--now", "--wait"]).await?;
         Ok(())
     })

@@ -3,7 +3,11 @@
 use anyhow::{Result, ensure};
 use rand::RngExt as _;
 
-use super::{Lane, Needs, Run, Scenario, damage::flip_bit, run::HEAL_DEADLINE};
+use super::{
+    Lane, Needs, Run, Scenario,
+    damage::flip_bit,
+    run::{HEAL_DEADLINE, SCRUB_DEADLINE},
+};
 use crate::{
     not_shown::ensure_shown,
     options::ClusterOptions,
@@ -21,7 +25,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     given: "three replicas hold every blob, each checked by a scrub not long ago; clients pull all the time",
     abort: "a pull gives wrong bytes, or a blob has no good copy left: stop every replica then, and restore from a \
             backup",
-    recovery: "pulls are right throughout; every copy is right again within 90 s of a scrub on each replica, and the \
+    recovery: "pulls are right throughout; every copy is right again within 6 minutes of a scrub on each replica, and the \
                damaged ones lie in quarantine",
     rollback: "on a cluster of one's own: never hurt the last good copy; `tercet scrub --now --wait` on each replica \
                repairs the rest",
@@ -60,7 +64,7 @@ async fn body(run: &mut Run) -> Result<()> {
         }
         let cluster = &*cluster;
         for index in 0..3 {
-            wait_until("the scrub finds nothing wrong", HEAL_DEADLINE, || async {
+            wait_until("the scrub finds nothing wrong", SCRUB_DEADLINE, || async {
                 cluster.operate(index, &["scrub", "--now", "--wait"]).await?;
                 Ok(())
             })

@@ -36,6 +36,8 @@ use crate::{
 const CLIENT_PATIENCE: Duration = Duration::from_secs(8);
 /// Until replicas that run again are ready, and until all hold everything (I5), unless somebody wants that sooner.
 pub(crate) const HEAL_DEADLINE: Duration = Duration::from_secs(90);
+/// Until a scrub that was asked for has found nothing wrong: it reads everything, and a full form has gigabytes.
+pub(crate) const SCRUB_DEADLINE: Duration = Duration::from_secs(360);
 
 /// What a scenario works with.
 #[derive(Debug)]
