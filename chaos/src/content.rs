@@ -161,7 +161,7 @@ pub fn random_bytes(seed: u64, size: usize) -> Vec<u8> {
 }
 
 /// SplitMix64: a whole generator in five lines whose output will never change under us.
-fn split_mix(state: &mut u64) -> u64 {
+pub(crate) fn split_mix(state: &mut u64) -> u64 {
     *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mut mixed = *state;
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

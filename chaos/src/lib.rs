@@ -25,6 +25,7 @@ mod judge;
 mod large;
 mod launch;
 mod layout;
+mod load;
 mod memory_group;
 mod nemesis;
 mod network;
@@ -75,6 +76,10 @@ pub use judge::{
 pub use large::LargeBlob;
 pub use launch::Launch;
 pub use layout::{Descriptor, Layout};
+pub use load::{
+    Bodies, Figures, KindFigures, LoadOptions, LoadReport, LoadTarget, Mix, Pace, PushUnit,
+    Quantiles, Round, Source, StormFigures, Workload, load,
+};
 pub use memory_group::MemoryGroup;
 pub use network::{Host, Network};
 pub use options::{ClusterOptions, Listener};

@@ -3,6 +3,7 @@
 mod book;
 mod judge;
 mod list;
+mod load;
 mod plan;
 mod run;
 mod verify;
@@ -42,6 +43,8 @@ enum Order {
     Book(book::BookArguments),
     /// Plants bugs in the registry, and sees whether the scenarios find them.
     Judge(judge::JudgeArguments),
+    /// Measures how fast registries are, or other servers that speak HTTP/1.1.
+    Load(load::LoadArguments),
 }
 
 /// The arguments were understood, and cannot be followed.
@@ -89,5 +92,6 @@ fn obey(order: &Order) -> Result<Verdict> {
         Order::Verify(arguments) => verify::verify(arguments),
         Order::Book(arguments) => book::book(arguments),
         Order::Judge(arguments) => judge::judge(arguments),
+        Order::Load(arguments) => load::load(arguments),
     }
 }
