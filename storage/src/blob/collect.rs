@@ -90,10 +90,8 @@ pub(super) fn touch(
     let before = file.metadata().map_err(StorageError::io("stat", path))?;
     file.set_modified(SystemTime::now()).map_err(StorageError::io("stamp", path))?;
     // The bytes are those that were verified: only the stamp is another.
-    if store.verified.contains(digest, &FileIdentity::of(&before)) {
-        let after = file.metadata().map_err(StorageError::io("stat", path))?;
-        store.verified.insert(digest, FileIdentity::of(&after));
-    }
+    let after = file.metadata().map_err(StorageError::io("stat", path))?;
+    store.verified.stamped(digest, &FileIdentity::of(&before), FileIdentity::of(&after));
     Ok(())
 }
 

@@ -4,6 +4,7 @@
 //! file under its final name is always whole. Publishing, deleting and quarantining one digest exclude each
 //! other.
 
+mod buffers;
 mod collect;
 mod confirm;
 mod layout;
@@ -19,8 +20,10 @@ mod sink;
 mod space;
 mod stat;
 mod store;
+mod sums;
 mod upload;
 mod upload_id;
+mod verification;
 mod verified;
 mod writer;
 

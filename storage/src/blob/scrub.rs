@@ -10,9 +10,10 @@ use rustix::fs::{Advice, fadvise};
 use super::pending::{Lent, blocking};
 use super::quarantine::quarantine;
 use super::store::{BlobStore, Inner};
+use super::sums::Examination;
 use super::verified::FileIdentity;
+use crate::Digest;
 use crate::error::StorageError;
-use crate::{Digest, DigestHasher};
 
 /// Bytes read at once.
 const CHUNK_BYTES: usize = 1024 * 1024;
@@ -30,7 +31,7 @@ pub struct Inspection {
 struct Reading {
     file: File,
     path: PathBuf,
-    hasher: DigestHasher,
+    examination: Examination,
     offset: u64,
     size: u64,
     buffer: Vec<u8>,
@@ -74,7 +75,7 @@ impl BlobStore {
         let reading = Reading {
             file,
             path,
-            hasher: DigestHasher::new(digest.algorithm()),
+            examination: Examination::new(digest.algorithm()),
             offset: 0,
             size,
             buffer: vec![0; CHUNK_BYTES],
@@ -108,16 +109,16 @@ impl Inspection {
         let Self { store, digest, identity, reading } = self;
         let reading = reading.take("scrub blob").await?;
         let (size, offset) = (reading.size, reading.offset);
-        let (actual, after) = blocking("scrub blob", move || {
+        let ((actual, sums), after) = blocking("scrub blob", move || {
             let metadata = reading.file.metadata();
             let after = metadata.map_err(StorageError::io("stat", &reading.path))?;
             forget_cached(&reading.file);
-            Ok((reading.hasher.finish(), FileIdentity::of(&after)))
+            Ok((reading.examination.finish(), FileIdentity::of(&after)))
         })
         .await?;
         if actual == digest {
             if after == identity {
-                store.verified.insert(&digest, identity);
+                store.verified.insert(&digest, identity, Arc::new(sums));
             }
             return Ok(Verdict::Good { size });
         }
@@ -139,7 +140,7 @@ impl Reading {
                 other => break other.map_err(StorageError::io("read", &self.path))?,
             }
         };
-        self.hasher.update(self.buffer.get(..read).unwrap_or_default());
+        self.examination.update(self.buffer.get(..read).unwrap_or_default());
         self.offset += read as u64;
         Ok(read)
     }

@@ -13,8 +13,8 @@ use crate::{Algorithm, Digest, DigestHasher, failpoint};
 /// How many bytes may pass between two looks at the volume for content whose size is not known.
 const SPACE_CHECK_BYTES: u64 = 16 * 1024 * 1024;
 
-/// Buffer for hashing what is already on disk.
-const HASH_BUFFER_BYTES: usize = 256 * 1024;
+/// Buffer for reading what is already on disk.
+const READ_BUFFER_BYTES: usize = 256 * 1024;
 
 /// The file's first `offset` bytes are exactly what `hasher` has seen, also after a write that failed.
 #[derive(Debug)]
@@ -40,8 +40,8 @@ impl Sink {
         let mut open = File::options();
         open.read(true).write(true).create_new(true);
         let file = open.open(&path).map_err(StorageError::io("create", &path))?;
-        let hasher = DigestHasher::new(algorithm);
-        Ok(Self { file, path, hasher, offset: Arc::default(), gate, reserved, unchecked: 0 })
+        let (hasher, offset) = (DigestHasher::new(algorithm), Arc::default());
+        Ok(Self::over(file, path, hasher, offset, gate, reserved))
     }
 
     /// A sink that continues a file, whose bytes are read again.
@@ -55,9 +55,20 @@ impl Sink {
         let file = open.open(&path).map_err(StorageError::io("open", &path))?;
         let mut hasher = DigestHasher::new(algorithm);
         let size = file.metadata().map_err(StorageError::io("stat", &path))?.len();
-        let hashed = hash_prefix(&file, &path, size, &mut hasher)?;
+        let hashed = read_prefix(&file, &path, size, |bytes| hasher.update(bytes))?;
         let offset = Arc::new(AtomicU64::new(hashed));
-        Ok(Self { file, path, hasher, offset, gate, reserved: None, unchecked: 0 })
+        Ok(Self::over(file, path, hasher, offset, gate, None))
+    }
+
+    fn over(
+        file: File,
+        path: PathBuf,
+        hasher: DigestHasher,
+        offset: Arc<AtomicU64>,
+        gate: Arc<SpaceGate>,
+        reserved: Option<ReservedSpace>,
+    ) -> Self {
+        Self { file, path, hasher, offset, gate, reserved, unchecked: 0 }
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -109,7 +120,7 @@ impl Sink {
             return Ok(());
         }
         let mut hasher = DigestHasher::new(self.hasher.algorithm());
-        hash_prefix(&self.file, &self.path, offset, &mut hasher)?;
+        read_prefix(&self.file, &self.path, offset, |bytes| hasher.update(bytes))?;
         self.file.set_len(offset).map_err(StorageError::io("truncate", &self.path))?;
         self.hasher = hasher;
         self.offset.store(offset, Ordering::Release);
@@ -122,7 +133,7 @@ impl Sink {
             return Ok(self.hasher.clone().finish());
         }
         let mut hasher = DigestHasher::new(algorithm);
-        hash_prefix(&self.file, &self.path, self.offset(), &mut hasher)?;
+        read_prefix(&self.file, &self.path, self.offset(), |bytes| hasher.update(bytes))?;
         Ok(hasher.finish())
     }
 
@@ -143,17 +154,17 @@ impl Sink {
     }
 }
 
-/// Feeds the first `size` bytes of `file` to `hasher`. Returns how many there were.
-pub(super) fn hash_prefix(
+/// Feeds the first `size` bytes of `file` to `take`. Returns how many there were.
+pub(super) fn read_prefix(
     file: &File,
     path: &Path,
     size: u64,
-    hasher: &mut DigestHasher,
+    mut take: impl FnMut(&[u8]),
 ) -> Result<u64, StorageError> {
-    let mut buffer = vec![0_u8; HASH_BUFFER_BYTES];
+    let mut buffer = vec![0_u8; READ_BUFFER_BYTES];
     let mut at = 0;
     while at < size {
-        let wanted = usize::try_from(size - at).unwrap_or(usize::MAX).min(HASH_BUFFER_BYTES);
+        let wanted = usize::try_from(size - at).unwrap_or(usize::MAX).min(READ_BUFFER_BYTES);
         let slot = buffer.get_mut(..wanted).unwrap_or_default();
         let read = match file.read_at(slot, at) {
             Ok(0) => break,
@@ -161,7 +172,7 @@ pub(super) fn hash_prefix(
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(StorageError::io("read", path)(error)),
         };
-        hasher.update(slot.get(..read).unwrap_or_default());
+        take(slot.get(..read).unwrap_or_default());
         at += read as u64;
     }
     Ok(at)

@@ -6,6 +6,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::buffers::Buffers;
 use super::layout::DataDir;
 use super::locks::DigestLocks;
 use super::pending::blocking;
@@ -13,6 +14,7 @@ use super::pins::Pins;
 use super::space::{self, Space, SpaceGate};
 use super::upload::remove_stray_uploads;
 use super::upload_id::UploadId;
+use super::verification::Verifications;
 use super::verified::Verified;
 use crate::durable::{create_dir_durable, sync_parent};
 use crate::error::StorageError;
@@ -42,9 +44,11 @@ pub(super) struct Inner {
     pub(super) gate: Arc<SpaceGate>,
     /// Held to publish, delete or quarantine a digest.
     pub(super) locks: DigestLocks,
-    /// Held to verify a digest before a range of it is served, so that many readers verify it once.
-    pub(super) verifying: DigestLocks,
+    /// Files that are being read for the first time, so that many readers verify them once.
+    pub(super) verifications: Verifications,
     pub(super) verified: Verified,
+    /// For blocks on their way out.
+    pub(super) buffers: Buffers,
     /// What was published a moment ago.
     pub(super) pins: Pins,
     open_uploads: Mutex<HashSet<UploadId>>,
@@ -70,8 +74,9 @@ impl BlobStore {
             dir,
             gate,
             locks: DigestLocks::new(),
-            verifying: DigestLocks::new(),
+            verifications: Verifications::default(),
             verified: Verified::default(),
+            buffers: Buffers::default(),
             pins: Pins::default(),
             open_uploads: Mutex::default(),
         };
