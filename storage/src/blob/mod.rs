@@ -25,6 +25,7 @@ mod upload;
 mod upload_id;
 mod verification;
 mod verified;
+mod writeback;
 mod writer;
 
 pub use collect::{Standing, Unlinked};

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::space::{ReservedSpace, SpaceGate};
+use super::writeback::Writeback;
 use crate::error::StorageError;
 use crate::{Algorithm, Digest, DigestHasher, failpoint};
 
@@ -19,7 +20,7 @@ const READ_BUFFER_BYTES: usize = 256 * 1024;
 /// The file's first `offset` bytes are exactly what `hasher` has seen, also after a write that failed.
 #[derive(Debug)]
 pub(super) struct Sink {
-    file: File,
+    file: Arc<File>,
     path: PathBuf,
     hasher: DigestHasher,
     /// Shared with the handle, which tells it to callers while the sink itself is in a blocking task.
@@ -27,6 +28,7 @@ pub(super) struct Sink {
     gate: Arc<SpaceGate>,
     reserved: Option<ReservedSpace>,
     unchecked: u64,
+    writeback: Writeback,
 }
 
 impl Sink {
@@ -68,7 +70,8 @@ impl Sink {
         gate: Arc<SpaceGate>,
         reserved: Option<ReservedSpace>,
     ) -> Self {
-        Self { file, path, hasher, offset, gate, reserved, unchecked: 0 }
+        let (file, writeback) = (Arc::new(file), Writeback::default());
+        Self { file, path, hasher, offset, gate, reserved, unchecked: 0, writeback }
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -105,6 +108,7 @@ impl Sink {
             self.file.set_len(offset).map_err(StorageError::io("truncate", &self.path))?;
             return Err(self.write_error(error, length));
         }
+        self.writeback.wrote(length, &self.file, &self.path);
         self.hasher.update(chunk);
         if let Some(reserved) = &mut self.reserved {
             reserved.written(length);
