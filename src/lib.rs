@@ -16,6 +16,7 @@ mod fsck;
 pub mod loss;
 pub mod ops;
 pub mod peer;
+mod pieces;
 pub mod registry;
 mod restore;
 pub mod scrub;

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt};
+use futures_util::Stream;
 use tercet_raft::NodeId;
 use tercet_storage::{
     Algorithm, BlobStore, Clock, Digest, Fence, RepositoryName, StorageError, SystemClock,
@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::claim::Claim;
 use super::wire::SessionInfo;
+use crate::pieces::Pieces;
 
 /// Most sessions held for others; each has an open file.
 const HELD_MAX: usize = 2_048;
@@ -200,12 +201,7 @@ impl HeldSessions {
     /// # Errors
     /// [`HeldError::Offset`] when it ends elsewhere; [`HeldError::Cut`] when the body breaks off,
     /// with what came of it kept.
-    pub async fn append<S, E>(
-        &self,
-        claim: &Claim,
-        offset: u64,
-        mut body: S,
-    ) -> Result<u64, HeldError>
+    pub async fn append<S, E>(&self, claim: &Claim, offset: u64, body: S) -> Result<u64, HeldError>
     where
         S: Stream<Item = Result<Bytes, E>> + Unpin,
         E: std::fmt::Display,
@@ -220,6 +216,7 @@ impl HeldSessions {
         // Out of the lease while it is written: if this request is cut off in the middle of a
         // write, the file is dropped and the next request looks at the disk.
         let Some(mut file) = lease.file.take() else { return Err(HeldError::Unknown(*id)) };
+        let mut pieces = Pieces::of(body);
         let cut = loop {
             let next = tokio::select! {
                 biased;
@@ -228,11 +225,11 @@ impl HeldSessions {
                     lease.file = Some(file);
                     return Err(HeldError::TakenOver(*id));
                 }
-                next = tokio::time::timeout(BODY_STALL, body.next()) => next,
+                next = tokio::time::timeout(BODY_STALL, pieces.next()) => next,
             };
             match next {
                 Ok(Some(Ok(chunk))) => {
-                    if let Err(error) = file.append(chunk).await {
+                    if let Err(error) = pieces.join_during(file.append(chunk)).await {
                         if error.is_no_space() {
                             self.give_back(file).await;
                         }

@@ -4,9 +4,9 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
+use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
-use futures_util::{FutureExt, StreamExt};
 use tokio::sync::OwnedMutexGuard;
 
 use super::closing::end_open;
@@ -14,10 +14,7 @@ use super::error::RegistryError;
 use super::run;
 use super::session::{OpenSession, Session, SessionState};
 use crate::core::Core;
-
-/// What goes to the disk and the holders at a time, in bytes: small reads of a socket are joined up to
-/// this as long as more is there already.
-const PIECE_BYTES: usize = 256 * 1024;
+use crate::pieces::across;
 
 /// The body of a `PATCH` or `PUT`.
 pub(crate) struct ChunkBody {
@@ -33,6 +30,15 @@ pub(crate) struct Chunk {
     pub(crate) body: ChunkBody,
     /// Where it belongs (`Content-Range`); at the end of what is there, if absent.
     pub(crate) range: Option<Range<u64>>,
+}
+
+impl Chunk {
+    /// The same chunk for a worker, and what reads its bytes here: see [`across`].
+    pub(super) fn across(self) -> (impl Future<Output = ()> + Send, Self) {
+        let (read, stream) = across(self.body.stream);
+        let body = ChunkBody { stream, length: self.body.length };
+        (read, Self { body, range: self.range })
+    }
 }
 
 impl std::fmt::Debug for Chunk {
@@ -52,12 +58,13 @@ pub(crate) async fn append(
 ) -> Result<u64, RegistryError> {
     let guard = session.lock().await?;
     let (core_there, session_there) = (Arc::clone(core), Arc::clone(session));
+    let (read, chunk) = chunk.across();
     // In a worker: a client that goes away must not drop a write half-way.
-    run::to_the_end(core, "upload", async move {
+    let appended = run::to_the_end(core, "upload", async move {
         let mut guard = guard;
         append_locked(&core_there, &session_there, &mut guard, chunk).await
-    })
-    .await?
+    });
+    run::beside(read, appended).await?
 }
 
 /// The same for a caller that has the session's lock.
@@ -144,10 +151,9 @@ async fn take(
     core: &Core,
     session: &Session,
     open: &mut OpenSession,
-    stream: BoxStream<'static, io::Result<Bytes>>,
+    mut stream: BoxStream<'static, io::Result<Bytes>>,
     announced: Option<u64>,
 ) -> Result<u64, Taken> {
-    let mut pieces = Pieces { stream, waiting: None };
     let mut received: u64 = 0;
     loop {
         let next = tokio::select! {
@@ -161,7 +167,7 @@ async fn take(
             () = core.workers.token().cancelled() => {
                 return Err(Taken::Refused(RegistryError::Unavailable("the replica is stopping".to_owned())));
             }
-            next = pieces.next() => next,
+            next = stream.next() => next,
         };
         let piece = match next {
             Some(Ok(piece)) => piece,
@@ -193,88 +199,4 @@ async fn take(
         return Err(Taken::Refused(RegistryError::BodyLength { expected }));
     }
     Ok(open.file.offset())
-}
-
-/// Joins what a socket yields into pieces of a useful size, without waiting for more.
-struct Pieces {
-    stream: BoxStream<'static, io::Result<Bytes>>,
-    /// What came after the piece that was just given out: an error, or the end.
-    waiting: Option<Option<io::Error>>,
-}
-
-impl Pieces {
-    async fn next(&mut self) -> Option<io::Result<Bytes>> {
-        if let Some(waiting) = self.waiting.take() {
-            return waiting.map(Err);
-        }
-        let first = match self.stream.next().await? {
-            Ok(first) => first,
-            Err(error) => return Some(Err(error)),
-        };
-        if first.len() >= PIECE_BYTES {
-            return Some(Ok(first));
-        }
-        let mut joined: Option<BytesMut> = None;
-        while joined.as_ref().map_or(first.len(), BytesMut::len) < PIECE_BYTES {
-            match self.stream.next().now_or_never() {
-                None => break,
-                Some(None) => {
-                    self.waiting = Some(None);
-                    break;
-                }
-                Some(Some(Err(error))) => {
-                    self.waiting = Some(Some(error));
-                    break;
-                }
-                Some(Some(Ok(more))) => {
-                    let joined = joined.get_or_insert_with(|| {
-                        let mut joined = BytesMut::with_capacity(PIECE_BYTES + more.len());
-                        joined.extend_from_slice(&first);
-                        joined
-                    });
-                    joined.extend_from_slice(&more);
-                }
-            }
-        }
-        Some(Ok(joined.map_or(first, BytesMut::freeze)))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-    use super::*;
-    use futures_util::stream;
-
-    fn pieces(items: Vec<io::Result<Bytes>>) -> Pieces {
-        Pieces { stream: stream::iter(items).boxed(), waiting: None }
-    }
-
-    #[tokio::test]
-    async fn small_reads_are_joined_and_the_end_is_kept() {
-        let mut pieces = pieces(vec![Ok(Bytes::from_static(b"a")), Ok(Bytes::from_static(b"b"))]);
-        assert_eq!(pieces.next().await.unwrap().unwrap(), "ab");
-        assert!(pieces.next().await.is_none());
-    }
-
-    #[tokio::test]
-    async fn bytes_before_an_error_are_not_lost() {
-        let broken = io::Error::other("cut");
-        let mut pieces = pieces(vec![Ok(Bytes::from_static(b"a")), Err(broken)]);
-        assert_eq!(pieces.next().await.unwrap().unwrap(), "a");
-        assert!(pieces.next().await.unwrap().is_err());
-    }
-
-    #[tokio::test]
-    async fn a_piece_does_not_grow_without_end() {
-        let read = Bytes::from(vec![0; 100 * 1024]);
-        let mut pieces = pieces((0..64).map(|_| Ok(read.clone())).collect());
-        let mut total = 0;
-        while let Some(piece) = pieces.next().await {
-            let piece = piece.unwrap();
-            assert!(piece.len() < 2 * PIECE_BYTES);
-            total += piece.len();
-        }
-        assert_eq!(total, 64 * read.len());
-    }
 }

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use futures_util::FutureExt as _;
+use futures_util::future::OptionFuture;
 use tercet_raft::{Command, NodeId, Outcome};
 use tercet_storage::{Digest, StorageError, failpoint};
 use tokio::sync::OwnedMutexGuard;
@@ -35,8 +37,9 @@ pub(crate) async fn close(
     let guard = session.lock().await?;
     let (core_there, session_there) = (Arc::clone(core), Arc::clone(session));
     let digest = digest.clone();
+    let (read, last) = last.map(Chunk::across).unzip();
     // In a worker: a client that goes away now must not leave a state that is half of each.
-    run::to_the_end(core, "upload-close", async move {
+    let closed = run::to_the_end(core, "upload-close", async move {
         let mut guard = guard;
         let closed = close_locked(&core_there, &session_there, &mut guard, last, digest).await;
         if closed.is_err()
@@ -46,8 +49,9 @@ pub(crate) async fn close(
             end_open(&core_there, &session_there, *open).await;
         }
         closed
-    })
-    .await?
+    });
+    let read = OptionFuture::from(read).map(drop);
+    run::beside(read, closed).await?
 }
 
 async fn close_locked(

@@ -1,5 +1,6 @@
 //! Work that has to come to its end although the client that asked for it may go away.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
@@ -23,4 +24,18 @@ where
         let _ = done.send(work.await);
     });
     wait.await.map_err(|_| RegistryError::Unavailable("the replica is stopping".to_owned()))
+}
+
+/// Waits for `work`, and drives `reading`, which feeds it, as long as it needs that.
+pub(super) async fn beside<T>(
+    reading: impl Future<Output = ()>,
+    work: impl Future<Output = T>,
+) -> T {
+    let mut work = pin!(work);
+    tokio::select! {
+        biased;
+        done = &mut work => return done,
+        () = reading => {}
+    }
+    work.await
 }

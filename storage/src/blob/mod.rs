@@ -7,6 +7,8 @@
 mod buffers;
 mod collect;
 mod confirm;
+mod direct;
+mod hashing;
 mod layout;
 mod list;
 mod locks;

@@ -1,11 +1,16 @@
 //! A file that content is appended to and hashed on the way.
 
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Bytes;
+
+use super::direct::Direct;
+use super::hashing::Hashing;
 use super::space::{ReservedSpace, SpaceGate};
 use super::writeback::Writeback;
 use crate::error::StorageError;
@@ -28,6 +33,7 @@ pub(super) struct Sink {
     gate: Arc<SpaceGate>,
     reserved: Option<ReservedSpace>,
     unchecked: u64,
+    direct: Direct,
     writeback: Writeback,
 }
 
@@ -70,8 +76,8 @@ impl Sink {
         gate: Arc<SpaceGate>,
         reserved: Option<ReservedSpace>,
     ) -> Self {
-        let (file, writeback) = (Arc::new(file), Writeback::default());
-        Self { file, path, hasher, offset, gate, reserved, unchecked: 0, writeback }
+        let (file, direct, writeback) = (Arc::new(file), Direct::default(), Writeback::default());
+        Self { file, path, hasher, offset, gate, reserved, unchecked: 0, direct, writeback }
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -91,8 +97,8 @@ impl Sink {
         Arc::clone(&self.offset)
     }
 
-    /// Appends `chunk`: all of it, or an error and none of it.
-    pub(super) fn append(&mut self, chunk: &[u8]) -> Result<(), StorageError> {
+    /// Appends `chunk`: all of it, or an error and none of it. Must be called where waiting is allowed.
+    pub(super) fn append(&mut self, chunk: &Bytes) -> Result<(), StorageError> {
         let length = chunk.len() as u64;
         if self.reserved.is_none() {
             self.unchecked += length;
@@ -102,19 +108,33 @@ impl Sink {
             }
         }
         let offset = self.offset();
-        if let Err(error) = self.file.write_all_at(chunk, offset) {
+        let hashing = Hashing::begin(&self.hasher, chunk);
+        if let Err(error) = self.write(chunk, offset) {
             // What follows `offset` would be overwritten by the next chunk anyway, but must not be mistaken
             // for content when the upload is resumed after a restart.
             self.file.set_len(offset).map_err(StorageError::io("truncate", &self.path))?;
             return Err(self.write_error(error, length));
         }
-        self.writeback.wrote(length, &self.file, &self.path);
-        self.hasher.update(chunk);
+        self.hasher = hashing.end();
         if let Some(reserved) = &mut self.reserved {
             reserved.written(length);
         }
         self.offset.store(offset + length, Ordering::Release);
         failpoint::hit("blob.after_write");
+        Ok(())
+    }
+
+    /// Around the page cache where that is possible, else through it.
+    fn write(&mut self, chunk: &[u8], offset: u64) -> io::Result<()> {
+        let direct = self.direct.write(chunk, offset, &self.path)?;
+        let after = offset + direct.end as u64;
+        for (part, at) in [(chunk.get(..direct.start), offset), (chunk.get(direct.end..), after)] {
+            let part = part.unwrap_or_default();
+            if !part.is_empty() {
+                self.file.write_all_at(part, at)?;
+                self.writeback.wrote(part.len() as u64, &self.file, &self.path);
+            }
+        }
         Ok(())
     }
 

@@ -1,0 +1,330 @@
+//! Content on its way to the disk: what a socket yields, joined into pieces of a useful size.
+//!
+//! A socket yields some tens of kilobytes at a time, and every piece costs a task on another thread that hashes and writes
+//! it: to wake that thread up takes longer than its work on so few bytes.
+
+use std::io;
+use std::pin::pin;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+use futures_util::{Stream, StreamExt};
+use tokio::sync::mpsc;
+
+/// A piece has so many bytes, unless the content ends, or nothing more comes for a while. Whole pieces lie at addresses and
+/// offsets that a disk takes without another copy.
+pub(crate) const PIECE_BYTES: usize = 1024 * 1024;
+/// What addresses of pieces are multiples of.
+const ALIGNMENT: usize = 4096;
+/// A piece of fewer bytes is copied out of its memory.
+const COPIED_BELOW: usize = PIECE_BYTES / 16;
+/// How long what is there waits for more.
+const LULL: Duration = Duration::from_millis(2);
+
+/// Joins what a stream yields. Cancel-safe: what is joined already stays for the next call.
+#[derive(Debug)]
+pub(crate) struct Pieces<S, E> {
+    stream: S,
+    joined: Option<Piece>,
+    /// What came, and had no room any more.
+    rest: Bytes,
+    /// What came after the joined bytes: an error, or the end.
+    ended: Option<Option<E>>,
+}
+
+impl<S, E> Pieces<S, E>
+where
+    S: Stream<Item = Result<Bytes, E>> + Unpin,
+{
+    pub(crate) fn of(stream: S) -> Self {
+        Self { stream, joined: None, rest: Bytes::new(), ended: None }
+    }
+
+    /// The next piece; an error comes after the bytes before it.
+    pub(crate) async fn next(&mut self) -> Option<Result<Bytes, E>> {
+        self.join_rest();
+        if self.joined.is_none() {
+            if let Some(ended) = self.ended.take() {
+                return ended.map(Err);
+            }
+            match self.stream.next().await? {
+                Ok(first) => self.join(first),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        self.fill(Some(LULL)).await;
+        Some(Ok(self.joined.take().map(Piece::into_bytes).unwrap_or_default()))
+    }
+
+    /// Waits for `work`, and joins meanwhile what comes.
+    pub(crate) async fn join_during<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        tokio::select! {
+            biased;
+            done = &mut work => return done,
+            () = self.fill(None) => {}
+        }
+        work.await
+    }
+
+    /// Joins until there is a whole piece, the stream has ended, or it has yielded nothing for so long.
+    async fn fill(&mut self, lull: Option<Duration>) {
+        self.join_rest();
+        while self.ended.is_none() && !self.joined.as_ref().is_some_and(Piece::is_full) {
+            let next = match lull {
+                Some(lull) => match tokio::time::timeout(lull, self.stream.next()).await {
+                    Ok(next) => next,
+                    Err(_) => return,
+                },
+                None => self.stream.next().await,
+            };
+            match next {
+                Some(Ok(more)) => self.join(more),
+                Some(Err(error)) => self.ended = Some(Some(error)),
+                None => self.ended = Some(None),
+            }
+        }
+    }
+
+    fn join_rest(&mut self) {
+        let rest = std::mem::take(&mut self.rest);
+        self.join(rest);
+    }
+
+    fn join(&mut self, mut more: Bytes) {
+        if more.is_empty() {
+            return;
+        }
+        let joined = self.joined.get_or_insert_with(Piece::new);
+        let taken = joined.extend(&more);
+        self.rest = more.split_off(taken);
+    }
+}
+
+/// Memory of pieces that nobody uses: what is fresh from the allocator costs the kernel 256 pages to find and to clear.
+static UNUSED: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
+/// Of which no more is kept.
+const UNUSED_MAX: usize = 8;
+
+/// A piece in the making.
+#[derive(Debug)]
+struct Piece {
+    memory: Vec<u8>,
+    /// Where it begins: at an aligned address.
+    start: usize,
+    length: usize,
+}
+
+impl Piece {
+    fn new() -> Self {
+        let memory = unused().pop().unwrap_or_else(|| vec![0; PIECE_BYTES + ALIGNMENT]);
+        let start = memory.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
+        Self { memory, start, length: 0 }
+    }
+
+    fn is_full(&self) -> bool {
+        self.length >= PIECE_BYTES
+    }
+
+    /// Takes as much as there is room for; answers how much that was.
+    fn extend(&mut self, more: &[u8]) -> usize {
+        let end = self.start + self.length;
+        let taken = more.len().min(PIECE_BYTES.saturating_sub(self.length));
+        if let (Some(place), Some(more)) =
+            (self.memory.get_mut(end..end + taken), more.get(..taken))
+        {
+            place.copy_from_slice(more);
+        }
+        self.length += taken;
+        taken
+    }
+
+    /// Its bytes. The memory is used again when the last clone of them is dropped; few bytes do not hold it until then.
+    fn into_bytes(self) -> Bytes {
+        let range = self.start..self.start + self.length;
+        match self.length {
+            few if few < COPIED_BELOW => {
+                Bytes::copy_from_slice(self.memory.get(range).unwrap_or_default())
+            }
+            _ => Bytes::from_owner(self).slice(range),
+        }
+    }
+}
+
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        &self.memory
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        let mut unused = unused();
+        if unused.len() < UNUSED_MAX {
+            unused.push(std::mem::take(&mut self.memory));
+        }
+    }
+}
+
+/// A list of memory has no half-written state that a panic could leave.
+fn unused() -> MutexGuard<'static, Vec<Vec<u8>>> {
+    UNUSED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Cuts a stream in two: this end is polled where its bytes arrive, the other one where they are worked on.
+///
+/// A task that polls the body of another task's connection wakes that task for each read of the socket, and is woken by it.
+/// So the body is read by whoever serves its connection, and goes over in whole pieces.
+///
+/// The future ends with the stream, or when nobody takes its pieces any more. If it is dropped before, the other end yields
+/// an error: nobody may take half of a body for all of it.
+pub(crate) fn across<S>(
+    stream: S,
+) -> (impl Future<Output = ()> + Send, BoxStream<'static, io::Result<Bytes>>)
+where
+    S: Stream<Item = io::Result<Bytes>> + Send + Unpin + 'static,
+{
+    let (send, receive) = mpsc::channel::<Option<io::Result<Bytes>>>(1);
+    let read = async move {
+        let mut pieces = Pieces::of(stream);
+        loop {
+            // A place first: what it waits for meanwhile is joined.
+            let place = pieces.join_during(send.reserve()).await;
+            let Ok(place) = place else { return };
+            let next = pieces.next().await;
+            let goes_on = matches!(next, Some(Ok(_)));
+            place.send(next);
+            if !goes_on {
+                return;
+            }
+        }
+    };
+    let taken = futures_util::stream::unfold(Some(receive), |receive| async move {
+        let mut receive = receive?;
+        match receive.recv().await {
+            Some(Some(Ok(piece))) => Some((Ok(piece), Some(receive))),
+            Some(Some(Err(error))) => Some((Err(error), None)),
+            Some(None) => None,
+            None => {
+                let gone = io::Error::new(io::ErrorKind::UnexpectedEof, "the client went away");
+                Some((Err(gone), None))
+            }
+        }
+    });
+    (read, taken.boxed())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+    use super::*;
+    use futures_util::stream;
+
+    type Items = Vec<io::Result<Bytes>>;
+
+    fn pieces(items: Items) -> Pieces<impl Stream<Item = io::Result<Bytes>> + Unpin, io::Error> {
+        Pieces::of(stream::iter(items).boxed())
+    }
+
+    fn bytes(text: &'static str) -> io::Result<Bytes> {
+        Ok(Bytes::from_static(text.as_bytes()))
+    }
+
+    #[tokio::test]
+    async fn small_reads_are_joined_and_the_end_is_kept() {
+        let mut pieces = pieces(vec![bytes("a"), bytes("b")]);
+        assert_eq!(pieces.next().await.unwrap().unwrap(), "ab");
+        assert!(pieces.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn bytes_before_an_error_are_not_lost() {
+        let mut pieces = pieces(vec![bytes("a"), Err(io::Error::other("cut"))]);
+        assert_eq!(pieces.next().await.unwrap().unwrap(), "a");
+        assert!(pieces.next().await.unwrap().is_err());
+    }
+
+    #[tokio::test]
+    async fn a_piece_does_not_grow_without_end() {
+        let read = Bytes::from(vec![0; 100 * 1024]);
+        let mut pieces = pieces((0..64).map(|_| Ok(read.clone())).collect());
+        let mut total = 0;
+        while let Some(piece) = pieces.next().await {
+            let piece = piece.unwrap();
+            assert!(piece.len() == PIECE_BYTES || total + piece.len() == 64 * read.len());
+            assert!(piece.len() < COPIED_BELOW || piece.as_ptr().align_offset(ALIGNMENT) == 0);
+            total += piece.len();
+        }
+        assert_eq!(total, 64 * read.len());
+    }
+
+    #[tokio::test]
+    async fn what_is_there_does_not_wait_for_a_slow_client() {
+        let slow = stream::iter([bytes("a")]).chain(stream::pending());
+        let mut pieces = Pieces::of(slow.boxed());
+        assert_eq!(pieces.next().await.unwrap().unwrap(), "a");
+    }
+
+    #[tokio::test]
+    async fn what_comes_during_work_is_joined_and_work_is_waited_for() {
+        let mut pieces = pieces(vec![bytes("a"), bytes("b"), Err(io::Error::other("cut"))]);
+        let work = async {
+            tokio::task::yield_now().await;
+            7
+        };
+        assert_eq!(pieces.join_during(work).await, 7);
+        assert_eq!(pieces.next().await.unwrap().unwrap(), "ab");
+        assert!(pieces.next().await.unwrap().is_err());
+    }
+
+    #[tokio::test]
+    async fn a_dropped_call_loses_nothing() {
+        let late = stream::iter([bytes("a")]).chain(stream::once(async {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            bytes("b")
+        }));
+        let mut pieces = Pieces::of(late.boxed());
+        // Dropped while it waits for more.
+        futures_util::FutureExt::now_or_never(pieces.next());
+        let mut all = Vec::new();
+        while let Some(piece) = pieces.next().await {
+            all.extend_from_slice(&piece.unwrap());
+        }
+        assert_eq!(all, b"ab");
+    }
+
+    async fn received(taken: BoxStream<'static, io::Result<Bytes>>) -> (Vec<u8>, bool) {
+        let items: Items = taken.collect().await;
+        let whole = items.iter().all(Result::is_ok);
+        (items.into_iter().flatten().flatten().collect(), whole)
+    }
+
+    #[tokio::test]
+    async fn a_stream_goes_across_with_its_end_and_its_error() {
+        let (read, taken) = across(stream::iter([bytes("a"), bytes("b")]).boxed());
+        let ((), all) = tokio::join!(read, received(taken));
+        assert_eq!(all, (b"ab".to_vec(), true));
+        let cut = || Err(io::Error::new(io::ErrorKind::TimedOut, "slow"));
+        let (read, taken) = across(stream::iter([bytes("a"), cut()]).boxed());
+        let ((), items) = tokio::join!(read, taken.collect::<Items>());
+        assert_eq!(items[0].as_ref().unwrap(), "a");
+        assert_eq!(items[1].as_ref().unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn half_a_stream_is_never_taken_for_all_of_it() {
+        let endless = stream::iter([bytes("a")]).chain(stream::pending());
+        let (read, taken) = across(endless.boxed());
+        let _ = tokio::time::timeout(Duration::from_millis(20), read).await;
+        assert_eq!(received(taken).await, (b"a".to_vec(), false));
+    }
+
+    #[tokio::test]
+    async fn nobody_reads_for_one_who_has_gone() {
+        let (read, taken) = across(stream::repeat_with(|| bytes("a")).boxed());
+        drop(taken);
+        read.await;
+    }
+}
