@@ -21,12 +21,15 @@ PORT ?= 5000
 
 CARGO_DENY_VERSION := 0.20.2
 MDBOOK_VERSION := 0.5.4
+# As gungraun in Cargo.toml: the two refuse each other's versions.
+GUNGRAUN_VERSION := 0.20.0
 CARGO_DENY := $(CACHE)/tools/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 MDBOOK := $(CACHE)/tools/mdbook-$(MDBOOK_VERSION)/bin/mdbook
+GUNGRAUN := $(CACHE)/tools/gungraun-runner-$(GUNGRAUN_VERSION)/bin/gungraun-runner
 
 .PHONY: help
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-19s %s\n", $$1, $$2}'
 
 .PHONY: run
 run: build ## Start a three-replica cluster on this machine (REPLICAS=, DIR=, PORT=)
@@ -100,6 +103,19 @@ deny: $(CARGO_DENY)
 audit: $(CARGO_DENY) ## Check dependencies against the RustSec advisories (needs the internet)
 	$(CARGO_DENY) --workspace --locked check advisories
 
+# Of the dev profile, in which the tests have compiled everything already: see docs/src/instructions.md.
+.PHONY: instructions
+instructions: instructions-deps ## Count the instructions of the hot paths, compare with tests/instructions.json
+	PATH="$(dir $(GUNGRAUN)):$$PATH" python3 tests/instructions.py compare
+
+.PHONY: instructions-accept
+instructions-accept: instructions-deps ## Write what is counted into tests/instructions.json
+	PATH="$(dir $(GUNGRAUN)):$$PATH" python3 tests/instructions.py accept
+
+.PHONY: instructions-deps
+instructions-deps: build-deps $(GUNGRAUN)
+	@command -v valgrind >/dev/null || bash chaos/setup.sh
+
 .PHONY: docs
 docs: api-docs book ## Build the book and the API documentation
 
@@ -121,6 +137,12 @@ $(CARGO_DENY):
 $(MDBOOK):
 	cargo install --quiet --locked --root $(CACHE)/tools/mdbook-$(MDBOOK_VERSION) \
 		--target-dir $(CACHE)/tools-target mdbook --version $(MDBOOK_VERSION)
+	rm -rf $(CACHE)/tools-target
+
+# Not optimised: it starts Valgrind and reads what that writes.
+$(GUNGRAUN):
+	cargo install --quiet --locked --debug --root $(CACHE)/tools/gungraun-runner-$(GUNGRAUN_VERSION) \
+		--target-dir $(CACHE)/tools-target gungraun-runner --version $(GUNGRAUN_VERSION)
 	rm -rf $(CACHE)/tools-target
 
 # RocksDB needs a C++ compiler, and libclang with its headers to read RocksDB's. LIBCLANG_PATH says

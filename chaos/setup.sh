@@ -5,7 +5,7 @@
 #
 #   packages through apt (as root, or through sudo):  docker.io podman buildah skopeo containerd haproxy,
 #                                                       what the fault scenarios hurt replicas with (nftables,
-#                                                       strace, libfaketime, e2fsprogs) and small helpers
+#                                                       strace, libfaketime, e2fsprogs), valgrind and small helpers
 #   into ${TERCET_CACHE:-$HOME/.cache/tercet}/bin:      etcd, out of Debian's etcd-server, to compare with
 #   into ${TERCET_CACHE:-$HOME/.cache/tercet}/bin:      crane, oras, regctl, helm, cosign and the
 #                                                       OCI conformance suites (where Go is at hand),
@@ -85,6 +85,8 @@ need nft nftables
 need nsenter util-linux
 need strace strace
 need mkfs.ext4 e2fsprogs
+# Counts the instructions of the hot paths.
+need valgrind valgrind
 
 # A library has no program to look for. The replicas of the clock scenarios are started with it.
 have_libfaketime() {
