@@ -42,16 +42,22 @@ const PROBE_PAUSE: Duration = Duration::from_millis(100);
 /// that it waits: most leaderless moments are an election.
 const REFUSE_WRITES_AFTER: Duration = Duration::from_secs(5);
 
+/// A write trusts a leader that has answered so lately. It needs no fresh state, as a read does: it is judged where it is
+/// applied, and the barrier only tells it early that there is no majority. So under load not every write asks.
+const TRUSTED_FOR: Duration = Duration::from_millis(200);
+
 /// The readers' side of the barrier.
 pub(crate) struct ReadBarrier {
     waiting: mpsc::Sender<oneshot::Sender<Freshness>>,
     stale_since: Mutex<Option<Instant>>,
+    /// When the last question began that a leader has answered.
+    confirmed: Mutex<Option<Instant>>,
 }
 
 impl ReadBarrier {
     pub(crate) fn new() -> (Self, mpsc::Receiver<oneshot::Sender<Freshness>>) {
         let (waiting, queue) = mpsc::channel(WAITING_MAX);
-        (Self { waiting, stale_since: Mutex::new(None) }, queue)
+        (Self { waiting, stale_since: Mutex::new(None), confirmed: Mutex::new(None) }, queue)
     }
 
     /// See [`crate::Consensus::read_barrier`].
@@ -68,6 +74,9 @@ impl ReadBarrier {
 
     /// See [`crate::Consensus::write_barrier`].
     pub(crate) async fn pass_for_write(&self, patience: Duration) -> Result<(), ProposeError> {
+        if self.was_confirmed_within(TRUSTED_FOR) {
+            return Ok(());
+        }
         let deadline = Instant::now() + patience;
         loop {
             if self.pass().await == Freshness::Fresh {
@@ -89,7 +98,16 @@ impl ReadBarrier {
         self.stale_since.lock().unwrap_or_else(PoisonError::into_inner).map(|since| since.elapsed())
     }
 
-    fn remember(&self, freshness: Freshness) {
+    fn was_confirmed_within(&self, age: Duration) -> bool {
+        let confirmed = *self.confirmed.lock().unwrap_or_else(PoisonError::into_inner);
+        self.stale_for().is_none() && confirmed.is_some_and(|began| began.elapsed() < age)
+    }
+
+    /// What became of a question that `began` then.
+    fn remember(&self, freshness: Freshness, began: Instant) {
+        if freshness == Freshness::Fresh {
+            *self.confirmed.lock().unwrap_or_else(PoisonError::into_inner) = Some(began);
+        }
         let mut since = self.stale_since.lock().unwrap_or_else(PoisonError::into_inner);
         match (freshness, *since) {
             (Freshness::Fresh, Some(began)) => {
@@ -126,6 +144,7 @@ pub(crate) async fn run(
         while let Ok(reader) = queue.try_recv() {
             readers.push(reader);
         }
+        let began = Instant::now();
         let freshness = tokio::select! {
             biased;
             () = stop.cancelled() => return,
@@ -133,7 +152,7 @@ pub(crate) async fn run(
                 confirmed.map_or(Freshness::Stale, |()| Freshness::Fresh)
             }
         };
-        inner.barrier.remember(freshness);
+        inner.barrier.remember(freshness, began);
         for reader in readers {
             // The reader may have gone away.
             let _ = reader.send(freshness);

@@ -27,7 +27,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 /// not written into a connection that is just being closed.
 const POOL_IDLE: Duration = Duration::from_secs(30);
 /// Idle connections kept per peer.
-const POOL_IDLE_MAX: usize = 16;
+const POOL_IDLE_MAX: usize = 64;
 /// A peer that reads a blob at less than this is as good as gone, bytes per second.
 const SLOWEST_DISK: u64 = 100 * 1024 * 1024;
 /// Most time for the head of a blob's answer: less than the 30 s that containerd waits.
