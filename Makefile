@@ -57,6 +57,13 @@ chaos: test-deps build-deps ## Run the fault scenarios in full (SCENARIO=, MINUT
 		$(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) \
 		--report $(or $(REPORT),$(CARGO_TARGET_DIR)/chaos)
 
+# As root, with the machine to itself, for about half an hour. ROWS= takes numbers or names; a wrong one shows all.
+.PHONY: bench
+bench: test-deps build-deps ## Measure Tercet beside its peers and write docs/src/benchmarks.md (ROWS=, ROUNDS=, SECONDS_EACH=)
+	cargo build --locked --release -p tercet -p tercet-chaos --bins
+	$(CARGO_TARGET_DIR)/release/tercet-chaos bench --out docs/src $(if $(ROWS),--rows $(ROWS)) \
+		$(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS_EACH),--seconds $(SECONDS_EACH))
+
 .PHONY: check-kubernetes
 check-kubernetes: ## Check the files of chaos/kubernetes against the schemas of their tools
 	bash chaos/setup.sh

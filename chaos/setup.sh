@@ -6,7 +6,8 @@
 #   packages through apt (as root, or through sudo):  docker.io podman buildah skopeo containerd haproxy,
 #                                                       what the fault scenarios hurt replicas with (nftables,
 #                                                       strace, libfaketime, e2fsprogs), valgrind and small helpers
-#   into ${TERCET_CACHE:-$HOME/.cache/tercet}/bin:      etcd, out of Debian's etcd-server, to compare with
+#   into ${TERCET_CACHE:-$HOME/.cache/tercet}/bin:      etcd, docker-registry and nginx, out of Debian's packages, to
+#                                                       compare with
 #   into ${TERCET_CACHE:-$HOME/.cache/tercet}/bin:      crane, oras, regctl, helm, cosign and the
 #                                                       OCI conformance suites (where Go is at hand),
 #                                                       and Chaos Mesh's admission checks
@@ -142,17 +143,28 @@ if ! has_package busybox-static "$other"; then
     download "busybox-static:$other" "$@"
 fi
 
-# ---- etcd, beside which failover is measured
+# ---- what Tercet is measured beside
 
-# Unpacked and not installed: the package would start a service.
-if [ ! -x "$cache/bin/etcd" ]; then
-    say "unpacking etcd-server"
+# Unpacked and not installed: the packages would start services.
+unpack() { # PACKAGE FILE
+    [ -x "$cache/bin/$(basename "$2")" ] && return 0
+    say "unpacking $1"
     unpacked=$(mktemp -d)
-    fetch_etcd() { (cd "$unpacked" && apt-get download -q etcd-server >&2); }
-    fetch_etcd || { refresh_lists; fetch_etcd; }
-    dpkg-deb -x "$unpacked"/etcd-server_*.deb "$unpacked/root"
-    mv "$unpacked/root/usr/bin/etcd" "$cache/bin/etcd"
+    fetch_package() { (cd "$unpacked" && apt-get download -q "$1" >&2); }
+    fetch_package "$1" || { refresh_lists; fetch_package "$1"; }
+    dpkg-deb -x "$unpacked/$1"_*.deb "$unpacked/root"
+    mv "$unpacked/root/$2" "$cache/bin/"
     rm -rf "$unpacked"
+}
+unpack etcd-server usr/bin/etcd
+unpack docker-registry usr/bin/docker-registry
+unpack nginx usr/sbin/nginx
+# Its only library that nothing else here needs.
+if ! ldd "$cache/bin/nginx" | grep -q 'libpcre2-8.* => /'; then
+    say "installing libpcre2-8-0"
+    refresh_lists
+    as_root env DEBIAN_FRONTEND=noninteractive \
+        apt-get -o DPkg::Lock::Timeout=300 install -y -q --no-install-recommends libpcre2-8-0 >&2
 fi
 
 # ---- the clients that Go builds

@@ -512,6 +512,11 @@ impl Cluster {
         .await
     }
 
+    /// Keeps the cluster's folder when the cluster has gone, and says where it is.
+    pub(crate) fn keep_folder(&mut self) {
+        self.scratch.keep();
+    }
+
     /// The end of a good test: every running replica is alive, stops on SIGTERM with code 0, and none has
     /// panicked.
     pub async fn shut_down(mut self) -> Result<()> {

@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
     replica::{new_log, tail},
-    tools::{PROXIES, Tool, ToolOutput},
+    tools::{PROXIES, Tool},
     wait::wait_until,
 };
 
@@ -40,6 +40,20 @@ impl Daemon {
         client: &Tool,
         question: &[&str],
     ) -> Result<Self> {
+        Self::start_until(name, command, log, || client.run(question)).await
+    }
+
+    /// Starts it and waits until `ask` gets an answer.
+    pub(crate) async fn start_until<F, Asked, Answer>(
+        name: &'static str,
+        command: Command,
+        log: &Path,
+        mut ask: F,
+    ) -> Result<Self>
+    where
+        F: FnMut() -> Asked,
+        Asked: Future<Output = Result<Answer>>,
+    {
         let file = new_log(log)?;
         let mut command = ends_with_this_process(&command)?;
         command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
@@ -50,18 +64,23 @@ impl Daemon {
         let child = command.spawn().with_context(|| format!("start {name}"))?;
         let mut started = Self { child, name, log: log.to_path_buf() };
         let answered = wait_until(&format!("{name} answers"), START_DEADLINE, || {
-            let ended = started.child.try_wait();
+            let (ended, asked) = (started.child.try_wait(), ask());
             async move {
                 if let Some(status) = ended? {
                     bail!("{name} ended by itself: {status}");
                 }
-                client.run(question).await
+                asked.await
             }
         })
         .await;
-        let _: ToolOutput = answered
+        answered
             .map_err(|reason| reason.context(format!("{name} said:\n{}", started.log_tail())))?;
         Ok(started)
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Stops it and waits for its end; one that does not end is killed, and an error.

@@ -18,7 +18,7 @@ use crate::{
     workload::{ATTEMPT_PATIENCE, first_success},
 };
 
-const MEMBERS: usize = 3;
+pub(crate) const MEMBERS: usize = 3;
 const DEADLINE: Duration = Duration::from_secs(60);
 /// As between two writes of one client of the registry.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -80,7 +80,17 @@ impl Etcd {
     }
 
     fn client_url(&self, index: usize) -> String {
-        format!("http://127.0.0.1:{}", usize::from(self.ports.first()) + 2 * index)
+        format!("http://{}", self.address(index))
+    }
+
+    /// `host:port` where a member's clients go.
+    pub(crate) fn address(&self, index: usize) -> String {
+        format!("127.0.0.1:{}", usize::from(self.ports.first()) + 2 * index)
+    }
+
+    /// The processes of its members.
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        self.members.iter().flatten().map(Child::id).collect()
     }
 
     fn peer_url(&self, index: usize) -> String {
@@ -119,7 +129,8 @@ impl Etcd {
         Ok(all.context("etcd takes too few writes")?.into_iter().sum())
     }
 
-    async fn leader(&self) -> Result<usize> {
+    /// Which member leads.
+    pub(crate) async fn leader(&self) -> Result<usize> {
         for index in 0..MEMBERS {
             let status = self.call(index, "maintenance/status", &json!({})).await?;
             if status.get("leader") == status.pointer("/header/member_id") {
@@ -131,19 +142,24 @@ impl Etcd {
 
     /// Kills the leader while clients write; how long until one of the others takes a write.
     pub(crate) async fn fail_over(&mut self) -> Result<Duration> {
-        let leader = wait_until("etcd has a leader", DEADLINE, || self.leader()).await?;
-        let child = self.members.get_mut(leader).and_then(Option::take);
-        let mut child = child.context("the leader has no process")?;
-        child.kill()?;
-        child.wait()?;
-        self.killed = Some(leader);
-        let survivors: Vec<usize> = (0..MEMBERS).filter(|index| *index != leader).collect();
+        let survivors = self.kill_leader().await?;
         let this = &*self;
         first_success(survivors.len(), async |number| match survivors.get(number) {
             Some(index) => this.put(*index).await.is_ok(),
             None => false,
         })
         .await
+    }
+
+    /// `kill -9` of the leader. Returns the other members.
+    pub(crate) async fn kill_leader(&mut self) -> Result<Vec<usize>> {
+        let leader = wait_until("etcd has a leader", DEADLINE, || self.leader()).await?;
+        let child = self.members.get_mut(leader).and_then(Option::take);
+        let mut child = child.context("the leader has no process")?;
+        child.kill()?;
+        child.wait()?;
+        self.killed = Some(leader);
+        Ok((0..MEMBERS).filter(|index| *index != leader).collect())
     }
 
     /// Starts the killed member again, and waits until every member takes writes.

@@ -4,6 +4,7 @@
 //! Nothing here links against the registry's own crates: a check that shares code with the thing it
 //! checks would share its mistakes.
 
+mod bench;
 mod binary;
 mod check;
 mod client;
@@ -50,6 +51,7 @@ mod verify;
 mod wait;
 mod workload;
 
+pub use bench::{BenchOptions, Extent, bench};
 pub use binary::Binary;
 pub use check::{
     CheckedTags, Ends, Explained, Operation, OperationKind, SearchLimits, check_history,
@@ -78,7 +80,7 @@ pub use launch::Launch;
 pub use layout::{Descriptor, Layout};
 pub use load::{
     Bodies, Figures, KindFigures, LoadOptions, LoadReport, LoadTarget, Mix, Pace, PushUnit,
-    Quantiles, Round, Source, StormFigures, Workload, load,
+    Quantiles, Rest, Round, Source, StormFigures, Workload, load,
 };
 pub use memory_group::MemoryGroup;
 pub use network::{Host, Network};

@@ -43,12 +43,17 @@ impl Scratch {
         &self.path
     }
 
+    /// Keeps the folder, and says where it is.
+    pub(crate) fn keep(&mut self) {
+        if let Some(folder) = self.folder.take() {
+            warn(&format!("kept: {}", folder.keep().display()));
+        }
+    }
+
     /// After a failure: keeps the folder if the environment asks for it, and says where it is.
     pub fn failed(&mut self) {
         if std::env::var_os(KEEP).is_some() {
-            if let Some(folder) = self.folder.take() {
-                warn(&format!("kept: {}", folder.keep().display()));
-            }
+            self.keep();
         } else {
             warn(&format!("the folder {} is removed; {KEEP}=1 keeps it", self.path.display()));
         }

@@ -4,7 +4,7 @@ use std::{path::PathBuf, thread::available_parallelism, time::Duration};
 
 use anyhow::{Context, Result};
 use tercet_chaos::{
-    Bodies, LoadOptions, LoadTarget, Mix, Pace, PushUnit, Source, Verdict, Workload, say,
+    Bodies, LoadOptions, LoadTarget, Mix, Pace, PushUnit, Rest, Source, Verdict, Workload, say,
 };
 
 use super::wrong_use;
@@ -78,6 +78,10 @@ pub(super) struct LoadArguments {
     /// Hashes what is pulled, which costs the client half a second per gigabyte. Else bytes are only counted.
     #[arg(long)]
     verify: bool,
+    /// Brings everything that was written to the disk before each measurement, so that no target pays for what
+    /// another one has put off.
+    #[arg(long)]
+    sync: bool,
     /// What all random choices are drawn from; else a new one, which is printed.
     #[arg(long)]
     seed: Option<u64>,
@@ -135,12 +139,13 @@ fn options(arguments: &LoadArguments) -> Result<LoadOptions> {
         warm_up: Duration::from_secs(arguments.warm_up),
         deadline: Duration::from_secs(arguments.deadline),
         seed: arguments.seed.unwrap_or_else(tercet_chaos::new_seed),
+        rest: if arguments.sync { Rest::Synced } else { Rest::Left },
     })
 }
 
 fn source(arguments: &LoadArguments) -> Result<Source> {
     if let Some(path) = &arguments.path {
-        return Ok(Source::Path(path.clone()));
+        return Ok(Source::Paths(vec![path.clone()]));
     }
     let Some(existing) = &arguments.existing else {
         let layers = Some(arguments.layers.clone()).filter(|layers| !layers.is_empty());

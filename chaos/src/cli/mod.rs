@@ -1,5 +1,6 @@
 //! The command line: one file to a subcommand.
 
+mod bench;
 mod book;
 mod judge;
 mod list;
@@ -45,6 +46,8 @@ enum Order {
     Judge(judge::JudgeArguments),
     /// Measures how fast registries are, or other servers that speak HTTP/1.1.
     Load(load::LoadArguments),
+    /// Measures Tercet beside its peers, and writes the page about it.
+    Bench(bench::BenchArguments),
 }
 
 /// The arguments were understood, and cannot be followed.
@@ -93,5 +96,6 @@ fn obey(order: &Order) -> Result<Verdict> {
         Order::Book(arguments) => book::book(arguments),
         Order::Judge(arguments) => judge::judge(arguments),
         Order::Load(arguments) => load::load(arguments),
+        Order::Bench(arguments) => bench::bench(arguments),
     }
 }

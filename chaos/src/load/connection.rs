@@ -44,7 +44,7 @@ impl Traffic {
 }
 
 /// A client's connection to one server. It is opened when it is needed, and again when it has ended.
-pub(super) struct Connection {
+pub(crate) struct Connection {
     endpoint: Arc<Endpoint>,
     wire: Option<Wire>,
     answer: AnswerReader,
@@ -60,7 +60,7 @@ pub(super) struct Connection {
 
 impl Connection {
     /// A connection for requests that take no longer than `deadline`. Must be made inside a runtime.
-    pub(super) fn new(endpoint: Arc<Endpoint>, deadline: Duration) -> Self {
+    pub(crate) fn new(endpoint: Arc<Endpoint>, deadline: Duration) -> Self {
         Self {
             endpoint,
             wire: None,
@@ -100,7 +100,7 @@ impl Connection {
     }
 
     /// Sends a request, reads the whole answer, and returns its status. Each part of its body is shown to `look`.
-    pub(super) async fn exchange(
+    pub(crate) async fn exchange(
         &mut self,
         head: &[u8],
         body: &[&[u8]],
@@ -186,7 +186,7 @@ impl Connection {
 ///
 /// The alarm is that of earlier requests, and is only moved when it fires: to set a timer for each request would be a
 /// good part of what a small request costs.
-async fn within<T>(
+pub(crate) async fn within<T>(
     alarm: &mut Pin<Box<Sleep>>,
     end: Instant,
     work: impl Future<Output = T>,

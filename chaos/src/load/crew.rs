@@ -236,8 +236,13 @@ async fn go_through(
                 in_time: now < end,
                 result,
             };
-            record(tally, |tally| tally.record(sample));
+            record(tally, |tally| {
+                tally.record(sample);
+                operator.blobs.drain(..).for_each(|time| tally.blobs.record(time));
+            });
         }
+        // Those of a warm-up do not count.
+        operator.blobs.clear();
         if result.is_err_and(|failure| failure.wants_a_pause()) {
             tokio::time::sleep(PAUSE).await;
             now = Instant::now();

@@ -16,7 +16,7 @@ use super::{failure::Failure, wire::Wire};
 const TLS_READ_BYTES: usize = 64 * 1024;
 
 /// One server of a target.
-pub(super) struct Endpoint {
+pub(crate) struct Endpoint {
     address: SocketAddr,
     /// The value of `Host`.
     pub(super) host: String,
@@ -25,7 +25,7 @@ pub(super) struct Endpoint {
 
 impl Endpoint {
     /// Resolves a base URL's name, once: name servers are not what is measured.
-    pub(super) fn new(base: &str, ca: Option<&[u8]>) -> Result<Self> {
+    pub(crate) fn new(base: &str, ca: Option<&[u8]>) -> Result<Self> {
         let url = Url::parse(base).with_context(|| format!("{base} is no URL"))?;
         let addresses =
             url.socket_addrs(|| None).with_context(|| format!("look up the address of {base}"))?;

@@ -4,7 +4,7 @@ use std::fmt;
 
 /// What happened to the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Failure {
+pub(crate) enum Failure {
     /// Nobody took the connection.
     Connect,
     /// The handshake failed.

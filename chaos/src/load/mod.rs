@@ -19,6 +19,7 @@ mod options;
 mod phase;
 mod plan;
 mod progress;
+mod record;
 mod report;
 mod site;
 mod table;
@@ -34,8 +35,12 @@ use std::{
 use anyhow::{Context, Result, anyhow};
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-pub use options::{Bodies, LoadOptions, LoadTarget, Mix, Pace, PushUnit, Source, Workload};
+pub(crate) use connection::within;
+pub(crate) use failure::Failure;
+pub use options::{Bodies, LoadOptions, LoadTarget, Mix, Pace, PushUnit, Rest, Source, Workload};
+pub(crate) use record::Record;
 pub use report::{Figures, KindFigures, LoadReport, Round, StormFigures};
+pub(crate) use table::digits;
 pub use tally::Quantiles;
 
 use crate::say::warn;
@@ -68,6 +73,9 @@ pub fn load(options: LoadOptions) -> Result<LoadReport> {
             let target = options.targets.get(index).zip(sites.get(index));
             let ((target, sites), results) =
                 target.zip(results.get_mut(index)).context("a target has a number")?;
+            if options.rest == Rest::Synced {
+                rustix::fs::sync();
+            }
             let what =
                 format!("{} of {}, round {}", options.workload.word(), target.name, round + 1);
             let result = one_round(&plan, target, sites, &Progress::new(what))?;

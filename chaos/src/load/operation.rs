@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use futures_util::future::try_join_all;
@@ -28,6 +29,8 @@ pub(super) struct Operator {
     head: String,
     /// Where the next step of an upload goes.
     location: String,
+    /// How long each blob of the last image took.
+    pub(super) blobs: Vec<Duration>,
 }
 
 impl Operator {
@@ -35,7 +38,8 @@ impl Operator {
     pub(super) fn new(site: Arc<Site>, plan: &Plan) -> Self {
         let endpoint = Arc::clone(&site.endpoint);
         let connection = Connection::new(endpoint, plan.options.deadline);
-        Self { site, connection, head: String::new(), location: String::new() }
+        let (head, location, blobs) = (String::new(), String::new(), Vec::new());
+        Self { site, connection, head, location, blobs }
     }
 
     /// Does one operation, the one of this number.
@@ -83,10 +87,13 @@ impl Operator {
         let sizes = plan.layers.iter();
         let layers: Vec<Payload<'_>> = sizes.map(|size| plan.payloads.blob(*size)).collect();
         let (config, manifest) = plan.payloads.image(&layers);
-        for layer in &layers {
-            self.push(layer, plan.options.chunk).await?;
+        let chunk = plan.options.chunk;
+        self.blobs.clear();
+        for (blob, chunk) in layers.iter().map(|layer| (layer, chunk)).chain([(&config, None)]) {
+            let sent = Instant::now();
+            self.push(blob, chunk).await?;
+            self.blobs.push(sent.elapsed());
         }
-        self.push(&config, None).await?;
         let tag = plan.payloads.name();
         let Self { site, connection, head, .. } = self;
         let path = (site.repository.as_str(), tag.as_str());
@@ -95,7 +102,7 @@ impl Operator {
 
     /// A blob: `POST` and `PUT`, or `POST`, a `PATCH` for each chunk, and `PUT`.
     async fn push(&mut self, payload: &Payload<'_>, chunk: Option<usize>) -> Result<(), Failure> {
-        let Self { site, connection, head, location } = self;
+        let Self { site, connection, head, location, .. } = self;
         let status = connection.exchange(&site.open_upload, &[], |_| ()).await?;
         expect(status, 202)?;
         follow(connection, location)?;

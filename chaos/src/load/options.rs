@@ -134,8 +134,8 @@ pub enum Source {
         /// Its tag.
         tag: String,
     },
-    /// Any path, which is not looked into.
-    Path(String),
+    /// Any paths, the one after the other. What lies there is not looked into.
+    Paths(Vec<String>),
 }
 
 /// What a push pushes.
@@ -166,6 +166,15 @@ pub enum Pace {
         /// Operations per second, all clients together.
         per_second: f64,
     },
+}
+
+/// What becomes of the data that servers have left in the memory of this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// It is written when the kernel comes to it.
+    Left,
+    /// It is written before each measurement (`sync(2)`): no target pays for what another one has put off.
+    Synced,
 }
 
 /// Shares of the operations of [`Workload::Mixed`], in any unit.
@@ -290,6 +299,8 @@ pub struct LoadOptions {
     pub deadline: Duration,
     /// What all random choices are drawn from.
     pub seed: u64,
+    /// What happens to what was written and is not on the disk yet.
+    pub rest: Rest,
 }
 
 impl LoadOptions {
@@ -297,7 +308,7 @@ impl LoadOptions {
     pub fn problem(&self) -> Option<String> {
         let Self { workload, pace, source, .. } = self;
         let storm = *workload == Workload::Storm;
-        let path = matches!(source, Source::Path(_));
+        let path = matches!(source, Source::Paths(_));
         let wrong = [
             (self.targets.is_empty(), "there is no target"),
             (!(1..=CLIENTS_MAX).contains(&self.clients), "--clients is between 1 and 4096"),
@@ -335,8 +346,12 @@ impl LoadOptions {
 
     fn wrong_source(&self) -> Option<String> {
         match &self.source {
-            Source::Path(path) if !is_path(path) => {
-                Some(format!("{path:?} is no path: begin it with / and encode what is not ASCII"))
+            Source::Paths(paths) => {
+                let wrong = paths.iter().find(|path| !is_path(path));
+                let wrong = wrong.map(|path| {
+                    format!("{path:?} is no path: begin it with / and encode what is not ASCII")
+                });
+                wrong.or_else(|| paths.is_empty().then(|| "there is no path".to_owned()))
             }
             Source::Made(sizes) if sizes.is_empty() || sizes.len() > LAYERS_MAX => {
                 Some("--layers are between 1 and 64 sizes".to_owned())
@@ -364,7 +379,7 @@ impl LoadOptions {
     pub(super) fn layers(&self) -> Vec<usize> {
         match &self.source {
             Source::Made(sizes) => sizes.clone(),
-            Source::Existing { .. } | Source::Path(_) => vec![16 << 10],
+            Source::Existing { .. } | Source::Paths(_) => vec![16 << 10],
         }
     }
 }
@@ -401,6 +416,7 @@ pub(super) mod tests {
             warm_up: Duration::ZERO,
             deadline: Duration::from_secs(5),
             seed: 7,
+            rest: Rest::Left,
         }
     }
 
@@ -443,11 +459,12 @@ pub(super) mod tests {
         refused(|options| options.pace = Pace::Open { per_second: f64::NAN });
         refused(|options| options.pace = Pace::Open { per_second: 1e12 });
         refused(|options| options.source = Source::Made(vec![1]));
-        refused(|options| options.source = Source::Path("file".to_owned()));
-        refused(|options| options.source = Source::Path("/a b".to_owned()));
+        refused(|options| options.source = Source::Paths(Vec::new()));
+        refused(|options| options.source = Source::Paths(vec!["file".to_owned()]));
+        refused(|options| options.source = Source::Paths(vec!["/a".to_owned(), "/a b".to_owned()]));
         refused(|options| options.targets = vec!["https://a".parse().unwrap()]);
         refused(|options| {
-            options.source = Source::Path("/file".to_owned());
+            options.source = Source::Paths(vec!["/file".to_owned()]);
             options.bodies = Bodies::Hashed;
         });
         refused(|options| {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{
     crew::Measured,
     failure::Failure,
-    options::{Bodies, LoadOptions, LoadTarget, Pace, PushUnit, Source, Workload},
+    options::{Bodies, LoadOptions, LoadTarget, Pace, PushUnit, Rest, Source, Workload},
     tally::{KindTally, Quantiles},
 };
 use crate::report::Verdict;
@@ -72,6 +72,8 @@ pub struct Figures {
     pub service: Quantiles,
     /// Operations that were due, and never sent: the target did not keep up with the rate.
     pub unsent: u64,
+    /// Of each blob of pushed images by itself, config included: from its `POST` to the `201` of its `PUT`.
+    pub blobs: Quantiles,
     /// Why operations failed -> how many did.
     pub errors: BTreeMap<String, u64>,
     /// The figures of each kind of operation.
@@ -141,6 +143,7 @@ impl Figures {
             latency: whole.latency.quantiles(),
             service: whole.service.quantiles(),
             unsent: whole.unsent,
+            blobs: all.tally.blobs.quantiles(),
             errors: errors(&whole),
             kinds: all
                 .tally
@@ -231,7 +234,10 @@ pub(super) fn settings(options: &LoadOptions) -> BTreeMap<String, Value> {
         Source::Existing { repository, tag } => {
             json!({ "existing": format!("{repository}:{tag}") })
         }
-        Source::Path(path) => json!({ "path": path }),
+        Source::Paths(paths) => match paths.as_slice() {
+            [path] => json!({ "path": path }),
+            paths => json!({ "paths": paths.len(), "first": paths.first() }),
+        },
     };
     let targets: BTreeMap<&str, &[String]> =
         options.targets.iter().map(|target| (target.name.as_str(), &*target.urls)).collect();
@@ -251,6 +257,7 @@ pub(super) fn settings(options: &LoadOptions) -> BTreeMap<String, Value> {
         ("chunk", json!(options.chunk)),
         ("tags", json!(options.tags)),
         ("mix", json!(options.mix.to_string())),
+        ("sync", json!(options.rest == Rest::Synced)),
     ];
     settings.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }

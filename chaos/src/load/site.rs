@@ -91,7 +91,7 @@ pub(super) async fn prepare(
         let client =
             RegistryClient::external(url, options.ca.as_deref(), None)?.patient_for(PATIENCE);
         let wanted = match (&options.source, made) {
-            (Source::Path(path), _) => of_path(&client, path).await?,
+            (Source::Paths(paths), _) => of_paths(&client, paths).await?,
             (Source::Existing { repository, tag }, _) if options.workload.needs_image() => {
                 of_existing(&client, repository, tag).await?
             }
@@ -111,7 +111,7 @@ pub(super) async fn prepare(
         // A manifest can only be put where its blobs are.
         let repository = match &options.source {
             Source::Existing { repository, .. } => repository,
-            Source::Made(_) | Source::Path(_) => &options.repository,
+            Source::Made(_) | Source::Paths(_) => &options.repository,
         };
         sites.push(Arc::new(wanted.site(endpoint, repository)));
     }
@@ -167,10 +167,13 @@ impl Wanted {
     }
 }
 
-async fn of_path(client: &RegistryClient, path: &str) -> Result<Wanted> {
-    let bytes = client.get(path).await?.expect(200)?.body.len() as u64;
-    let item = Item { path: path.to_owned(), digest: None, bytes: Some(bytes) };
-    Ok(Wanted { image: vec![item], ..Wanted::default() })
+async fn of_paths(client: &RegistryClient, paths: &[String]) -> Result<Wanted> {
+    let mut image = Vec::new();
+    for path in paths {
+        let bytes = client.get(path).await?.expect(200)?.body.len() as u64;
+        image.push(Item { path: path.to_owned(), digest: None, bytes: Some(bytes) });
+    }
+    Ok(Wanted { image, ..Wanted::default() })
 }
 
 fn of_image(repository: &str, tag: &str, image: &Image) -> Wanted {

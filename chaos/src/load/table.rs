@@ -98,7 +98,7 @@ fn times(latency: &Quantiles) -> [String; 5] {
 }
 
 /// [`digits`] and a unit.
-fn time(micros: u64) -> String {
+pub(crate) fn time(micros: u64) -> String {
     let value = micros as f64;
     match micros {
         0..1_000 => format!("{micros} us"),
@@ -108,7 +108,7 @@ fn time(micros: u64) -> String {
 }
 
 /// Three digits that count, or more before the point.
-fn digits(value: f64) -> String {
+pub(crate) fn digits(value: f64) -> String {
     match value {
         value if value < 10.0 => format!("{value:.2}"),
         value if value < 100.0 => format!("{value:.1}"),

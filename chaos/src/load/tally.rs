@@ -117,6 +117,8 @@ impl KindTally {
 #[derive(Clone, Debug)]
 pub(super) struct Tally {
     pub(super) kinds: BTreeMap<Kind, KindTally>,
+    /// Of each blob of pushed images by itself.
+    pub(super) blobs: Times,
     pub(super) traffic: Traffic,
     /// When the last operation ended, after the start.
     pub(super) last: Duration,
@@ -140,6 +142,7 @@ impl Tally {
         let kinds = kinds.iter().map(|kind| KindTally::new().map(|tally| (*kind, tally)));
         Ok(Self {
             kinds: kinds.collect::<Result<_>>()?,
+            blobs: Times::new()?,
             traffic: Traffic::default(),
             last: Duration::ZERO,
         })
@@ -170,6 +173,7 @@ impl Tally {
     /// All of both.
     pub(super) fn add(&mut self, other: &Self) {
         self.traffic.add(other.traffic);
+        self.blobs.add(&other.blobs);
         self.last = self.last.max(other.last);
         for (kind, tally) in &other.kinds {
             match self.kinds.get_mut(kind) {

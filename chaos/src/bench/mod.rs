@@ -1,0 +1,187 @@
+//! `bench`: Tercet beside its peers on this machine, in one run, and the page about it.
+//!
+//! Every comparison is a row. A row starts what it compares, measures all of it in turn, and holds the ratios against the
+//! targets. What was measured is written down after each row, so that a run that is ended early has figures too.
+
+mod command;
+mod etcd_load;
+mod etcd_rpc;
+mod machine;
+mod options;
+mod outcome;
+mod page;
+mod peers;
+mod plot;
+mod row;
+mod rows;
+mod seeding;
+mod series;
+mod target;
+mod unit;
+
+use std::{
+    fs,
+    future::Future,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context, Result, ensure};
+use tokio::runtime::{Builder, Runtime};
+
+pub use options::{BenchOptions, Extent};
+
+use crate::{
+    load::{Bodies, LoadOptions, LoadTarget, Mix, Pace, PushUnit, Rest, Source, Workload, load},
+    report::Verdict,
+    say::{say, warn},
+    scratch::Scratch,
+    turn::{Share, Turn},
+};
+use machine::{Machine, versions};
+use outcome::Outcome;
+use series::Measurement;
+
+/// A request that takes longer has failed.
+const DEADLINE: Duration = Duration::from_secs(60);
+/// Of the same load, before each measurement.
+const WARM_UP: Duration = Duration::from_millis(500);
+
+/// A run that is under way.
+#[derive(Debug)]
+pub(super) struct Bench {
+    options: BenchOptions,
+    /// On the main thread: what is started here ends when the thread that has started it does.
+    runtime: Runtime,
+}
+
+/// Runs the benchmarks, and writes the page and everything that it is made of.
+///
+/// `held` if every target that was judged is met, `violated` if one is missed, `void` if a row could not be measured or
+/// nothing was judged.
+///
+/// # Errors
+/// If the options make no sense, or nothing can be written.
+pub fn bench(options: BenchOptions) -> Result<Verdict> {
+    if let Some(problem) = options.problem() {
+        anyhow::bail!(problem);
+    }
+    let chosen = rows::chosen(&options.rows)?;
+    let folder = options.out.join("benchmarks");
+    fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
+    let runtime =
+        Builder::new_current_thread().enable_all().build().context("start the runtime")?;
+    let bench = Bench { options, runtime };
+    let _turn = bench.wait(Turn::take(Share::All))?;
+    let machine = Machine::look(Scratch::new()?.path())?;
+    if machine.was_busy() {
+        warn("this machine has other work: its figures will be worse than they could be");
+    }
+    let versions = bench.wait(versions());
+    let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let mut run = page::Run {
+        machine,
+        versions,
+        command: bench.options.command(),
+        commit: bench.options.commit.clone(),
+        started_unix_s: started.as_secs(),
+        whole: bench.options.extent == Extent::Whole,
+        outcomes: Vec::new(),
+    };
+    for row in chosen {
+        say(&format!("row {}: {}", row.number, row.title));
+        let start = Instant::now();
+        let mut outcome = Outcome::new(row, run.whole);
+        if let Err(error) = (row.body)(&bench, &mut outcome) {
+            warn(&format!("row {} failed: {error:#}", row.number));
+            outcome.failed = Some(format!("{error:#}"));
+        }
+        outcome.seconds = start.elapsed().as_secs_f64();
+        for judged in &outcome.targets {
+            say(&format!("  {}", judged.line()));
+        }
+        outcome.save(&folder)?;
+        run.outcomes.push(outcome);
+        run.save(&bench.options.out)?;
+    }
+    Ok(run.verdict())
+}
+
+impl Bench {
+    /// Waits for something on this thread.
+    fn wait<F: Future>(&self, future: F) -> F::Output {
+        self.runtime.block_on(future)
+    }
+
+    /// Does nothing for so long.
+    fn rest(&self, time: Duration) {
+        // The timer has to be made inside the runtime.
+        self.wait(async { tokio::time::sleep(time).await });
+    }
+
+    /// The first in a whole run, the second in a quick one.
+    fn pick<T>(&self, whole: T, quick: T) -> T {
+        match self.options.extent {
+            Extent::Whole => whole,
+            Extent::Quick => quick,
+        }
+    }
+
+    /// A load of these servers, to be changed where it is another one.
+    fn load(&self, workload: Workload, targets: Vec<LoadTarget>) -> LoadOptions {
+        LoadOptions {
+            workload,
+            targets,
+            rounds: self.options.rounds,
+            ca: None,
+            repository: "bench/load".to_owned(),
+            source: Source::Made(vec![64 << 10]),
+            unit: PushUnit::Blob,
+            chunk: None,
+            tags: None,
+            mix: Mix::default(),
+            bodies: Bodies::Counted,
+            pace: Pace::Closed,
+            clients: 1,
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
+            time: self.options.time,
+            operations_max: None,
+            warm_up: WARM_UP,
+            deadline: DEADLINE,
+            seed: 1,
+            rest: Rest::Left,
+        }
+    }
+
+    /// Measures a case, and takes down every round of it.
+    fn measure(&self, outcome: &mut Outcome, case: &str, mut options: LoadOptions) -> Result<()> {
+        options.threads = options.threads.min(options.clients);
+        say(&format!("  {case}"));
+        let command = command::of(&options);
+        let report = load(options).with_context(|| case.to_owned())?;
+        for target in &report.targets {
+            let failures = target.failures() as f64;
+            ensure!(
+                target.operations > 0 && failures <= 0.001 * target.operations as f64,
+                "{case}: of {} operations of {} failed {:?}",
+                target.operations,
+                target.target,
+                target.errors
+            );
+        }
+        outcome.commands.push(command);
+        outcome.measurements.extend(report.rounds.into_iter().map(|round| Measurement {
+            case: case.to_owned(),
+            round: round.round,
+            figures: round.figures,
+        }));
+        Ok(())
+    }
+}
+
+/// A file of what is measured with, as it is shown.
+fn shown(path: &Path) -> Result<Arc<str>> {
+    let text = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+    Ok(text.into())
+}
