@@ -135,18 +135,18 @@ book: $(MDBOOK)
 	$(MDBOOK) build docs
 	@echo "built docs/book/index.html"
 
-# The tools build in a target directory of their own, which goes afterwards: nothing in it is shared.
+# The tools build in a target directory of their own, which goes afterwards: nothing in it is shared. They are not optimised:
+# to do that takes longer than all that they will ever do.
 $(CARGO_DENY):
-	cargo install --quiet --locked --root $(CACHE)/tools/cargo-deny-$(CARGO_DENY_VERSION) \
+	cargo install --quiet --locked --debug --root $(CACHE)/tools/cargo-deny-$(CARGO_DENY_VERSION) \
 		--target-dir $(CACHE)/tools-target cargo-deny --version $(CARGO_DENY_VERSION)
 	rm -rf $(CACHE)/tools-target
 
 $(MDBOOK):
-	cargo install --quiet --locked --root $(CACHE)/tools/mdbook-$(MDBOOK_VERSION) \
+	cargo install --quiet --locked --debug --root $(CACHE)/tools/mdbook-$(MDBOOK_VERSION) \
 		--target-dir $(CACHE)/tools-target mdbook --version $(MDBOOK_VERSION)
 	rm -rf $(CACHE)/tools-target
 
-# Not optimised: it starts Valgrind and reads what that writes.
 $(GUNGRAUN):
 	cargo install --quiet --locked --debug --root $(CACHE)/tools/gungraun-runner-$(GUNGRAUN_VERSION) \
 		--target-dir $(CACHE)/tools-target gungraun-runner --version $(GUNGRAUN_VERSION)
