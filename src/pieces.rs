@@ -5,6 +5,7 @@
 
 use std::io;
 use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,11 +16,16 @@ use tokio::sync::mpsc;
 
 /// A piece has so many bytes, unless the content ends, or nothing more comes for a while. Whole pieces lie at addresses and
 /// offsets that a disk takes without another copy.
-pub(crate) const PIECE_BYTES: usize = 1024 * 1024;
+const PIECE_BYTES: usize = 1024 * 1024;
+/// One of many that are in use at the same time: with many uploads the disk is busy anyway, and memory would grow with
+/// their number.
+const SMALL_PIECE_BYTES: usize = 128 * 1024;
+/// Pieces in use from which on new ones are small.
+const LARGE_MAX: usize = 24;
 /// What addresses of pieces are multiples of.
 const ALIGNMENT: usize = 4096;
 /// A piece of fewer bytes is copied out of its memory.
-const COPIED_BELOW: usize = PIECE_BYTES / 16;
+const COPIED_BELOW: usize = SMALL_PIECE_BYTES / 2;
 /// How long what is there waits for more.
 const LULL: Duration = Duration::from_millis(2);
 
@@ -103,7 +109,9 @@ where
     }
 }
 
-/// Memory of pieces that nobody uses: what is fresh from the allocator costs the kernel 256 pages to find and to clear.
+/// Pieces that there are.
+static IN_USE: AtomicUsize = AtomicUsize::new(0);
+/// Memory of large pieces that nobody uses: what is fresh from the allocator costs the kernel 256 pages to find and to clear.
 static UNUSED: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
 /// Of which no more is kept.
 const UNUSED_MAX: usize = 8;
@@ -115,23 +123,30 @@ struct Piece {
     /// Where it begins: at an aligned address.
     start: usize,
     length: usize,
+    /// Bytes that it has room for.
+    room: usize,
 }
 
 impl Piece {
     fn new() -> Self {
-        let memory = unused().pop().unwrap_or_else(|| vec![0; PIECE_BYTES + ALIGNMENT]);
+        let room = match IN_USE.fetch_add(1, Ordering::Relaxed) {
+            0..LARGE_MAX => PIECE_BYTES,
+            _ => SMALL_PIECE_BYTES,
+        };
+        let kept = if room == PIECE_BYTES { unused().pop() } else { None };
+        let memory = kept.unwrap_or_else(|| vec![0; room + ALIGNMENT]);
         let start = memory.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
-        Self { memory, start, length: 0 }
+        Self { memory, start, length: 0, room }
     }
 
     fn is_full(&self) -> bool {
-        self.length >= PIECE_BYTES
+        self.length >= self.room
     }
 
     /// Takes as much as there is room for; answers how much that was.
     fn extend(&mut self, more: &[u8]) -> usize {
         let end = self.start + self.length;
-        let taken = more.len().min(PIECE_BYTES.saturating_sub(self.length));
+        let taken = more.len().min(self.room.saturating_sub(self.length));
         if let (Some(place), Some(more)) =
             (self.memory.get_mut(end..end + taken), more.get(..taken))
         {
@@ -161,8 +176,9 @@ impl AsRef<[u8]> for Piece {
 
 impl Drop for Piece {
     fn drop(&mut self) {
+        IN_USE.fetch_sub(1, Ordering::Relaxed);
         let mut unused = unused();
-        if unused.len() < UNUSED_MAX {
+        if self.room == PIECE_BYTES && unused.len() < UNUSED_MAX {
             unused.push(std::mem::take(&mut self.memory));
         }
     }
@@ -249,15 +265,20 @@ mod tests {
     #[tokio::test]
     async fn a_piece_does_not_grow_without_end() {
         let read = Bytes::from(vec![0; 100 * 1024]);
-        let mut pieces = pieces((0..64).map(|_| Ok(read.clone())).collect());
-        let mut total = 0;
+        let mut pieces = pieces((0..640).map(|_| Ok(read.clone())).collect());
+        let (mut total, mut all) = (0, Vec::new());
         while let Some(piece) = pieces.next().await {
             let piece = piece.unwrap();
-            assert!(piece.len() == PIECE_BYTES || total + piece.len() == 64 * read.len());
+            let is_whole = [PIECE_BYTES, SMALL_PIECE_BYTES].contains(&piece.len());
+            assert!(is_whole || total + piece.len() == 640 * read.len());
             assert!(piece.len() < COPIED_BELOW || piece.as_ptr().align_offset(ALIGNMENT) == 0);
             total += piece.len();
+            all.push(piece);
         }
-        assert_eq!(total, 64 * read.len());
+        assert_eq!(total, 640 * read.len());
+        // Nobody has let go of any.
+        assert!(all.iter().filter(|piece| piece.len() == PIECE_BYTES).count() <= LARGE_MAX);
+        assert!(all.iter().any(|piece| piece.len() == SMALL_PIECE_BYTES));
     }
 
     #[tokio::test]

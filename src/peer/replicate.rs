@@ -23,13 +23,12 @@ use super::placement::{is_candidate, placement_key, preference};
 use crate::core::Core;
 use crate::ops::Metrics;
 use crate::ops::disk::DiskLevel;
-use crate::pieces::PIECE_BYTES;
 use crate::worker::Workers;
 
 /// Chunks that wait for one holder.
 const QUEUE_CHUNKS: usize = 8;
 /// Bytes that wait for one holder. Chunks may be large, so their number alone bounds no memory.
-const QUEUE_BYTES: usize = PIECE_BYTES;
+const QUEUE_BYTES: usize = 256 * 1024;
 /// `507 Insufficient Storage`.
 const NO_SPACE_STATUS: u16 = 507;
 /// Of the time an upload has taken, the part that one holder may have cost it before it counts as
