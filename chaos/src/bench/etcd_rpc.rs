@@ -7,10 +7,13 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use h2::{RecvStream, client::SendRequest};
 use http::{HeaderMap, Method, Request, StatusCode, header};
-use prost::Message;
+use prost::{
+    DecodeError, Message,
+    encoding::{self, DecodeContext, WireType},
+};
 use tokio::{net::TcpStream, time::Sleep};
 
 use crate::load::{Failure, within};
@@ -26,39 +29,95 @@ const WINDOW_BYTES: u32 = 1 << 20;
 const PUT: &str = "/etcdserverpb.KV/Put";
 const RANGE: &str = "/etcdserverpb.KV/Range";
 
-/// Sets a key.
-#[derive(Clone, PartialEq, Message)]
-struct PutRequest {
-    #[prost(bytes = "bytes", tag = "1")]
-    key: Bytes,
-    #[prost(bytes = "bytes", tag = "2")]
-    value: Bytes,
+/// A message of fields that hold bytes. Not derived: the macro of `prost` would bring other features of the crates that
+/// RocksDB's bindings are made with, and RocksDB would be compiled once more.
+macro_rules! message_of_bytes {
+    ($(#[$words:meta])* $name:ident { $($field:ident = $tag:literal),* }) => {
+        $(#[$words])*
+        #[derive(Clone, Debug, Default, PartialEq)]
+        struct $name {
+            $($field: Bytes,)*
+        }
+
+        #[allow(unused_variables)] // One of them has no fields.
+        impl Message for $name {
+            fn encode_raw(&self, out: &mut impl BufMut) {
+                $(encoding::bytes::encode($tag, &self.$field, out);)*
+            }
+
+            fn merge_field(
+                &mut self,
+                tag: u32,
+                wire: WireType,
+                from: &mut impl Buf,
+                context: DecodeContext,
+            ) -> Result<(), DecodeError> {
+                match tag {
+                    $($tag => encoding::bytes::merge(wire, &mut self.$field, from, context),)*
+                    _ => encoding::skip_field(wire, tag, from, context),
+                }
+            }
+
+            fn encoded_len(&self) -> usize {
+                0 $(+ encoding::bytes::encoded_len($tag, &self.$field))*
+            }
+
+            fn clear(&mut self) {
+                *self = Self::default();
+            }
+        }
+    };
 }
 
-/// What it says is not needed.
-#[derive(Clone, PartialEq, Message)]
-struct PutResponse {}
-
-/// Asks for a key, linearizably: that is the default.
-#[derive(Clone, PartialEq, Message)]
-struct RangeRequest {
-    #[prost(bytes = "bytes", tag = "1")]
-    key: Bytes,
-}
+message_of_bytes!(
+    /// Sets a key.
+    PutRequest { key = 1, value = 2 }
+);
+message_of_bytes!(
+    /// What it says is not needed.
+    PutResponse {}
+);
+message_of_bytes!(
+    /// Asks for a key, linearizably: that is the default.
+    RangeRequest { key = 1 }
+);
+message_of_bytes!(KeyValue { key = 1, value = 5 });
 
 /// The keys that were found.
-#[derive(Clone, PartialEq, Message)]
+#[derive(Clone, Debug, Default, PartialEq)]
 struct RangeResponse {
-    #[prost(message, repeated, tag = "2")]
     kvs: Vec<KeyValue>,
 }
 
-#[derive(Clone, PartialEq, Message)]
-struct KeyValue {
-    #[prost(bytes = "bytes", tag = "1")]
-    key: Bytes,
-    #[prost(bytes = "bytes", tag = "5")]
-    value: Bytes,
+impl RangeResponse {
+    const KVS: u32 = 2;
+}
+
+impl Message for RangeResponse {
+    fn encode_raw(&self, out: &mut impl BufMut) {
+        encoding::message::encode_repeated(Self::KVS, &self.kvs, out);
+    }
+
+    fn merge_field(
+        &mut self,
+        tag: u32,
+        wire: WireType,
+        from: &mut impl Buf,
+        context: DecodeContext,
+    ) -> Result<(), DecodeError> {
+        match tag {
+            Self::KVS => encoding::message::merge_repeated(wire, &mut self.kvs, from, context),
+            _ => encoding::skip_field(wire, tag, from, context),
+        }
+    }
+
+    fn encoded_len(&self) -> usize {
+        encoding::message::encoded_len_repeated(Self::KVS, &self.kvs)
+    }
+
+    fn clear(&mut self) {
+        self.kvs.clear();
+    }
 }
 
 /// A member, with the heads of all requests that it will get.
