@@ -12,7 +12,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use futures_util::{Stream, StreamExt};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 /// A piece has so many bytes, unless the content ends, or nothing more comes for a while. Whole pieces lie at addresses and
 /// offsets that a disk takes without another copy.
@@ -28,6 +29,8 @@ const ALIGNMENT: usize = 4096;
 const COPIED_BELOW: usize = SMALL_PIECE_BYTES / 2;
 /// How long what is there waits for more.
 const LULL: Duration = Duration::from_millis(2);
+/// How long it waits for a whole piece, however steadily more comes.
+const WAIT_MAX: Duration = Duration::from_millis(100);
 
 /// Joins what a stream yields. Cancel-safe: what is joined already stays for the next call.
 #[derive(Debug)]
@@ -75,15 +78,20 @@ where
         work.await
     }
 
-    /// Joins until there is a whole piece, the stream has ended, or it has yielded nothing for so long.
+    /// Joins until there is a whole piece, the stream has ended, or, with a lull, it has yielded nothing for so long, or all of
+    /// it takes too long.
     async fn fill(&mut self, lull: Option<Duration>) {
+        let latest = Instant::now() + WAIT_MAX;
         self.join_rest();
         while self.ended.is_none() && !self.joined.as_ref().is_some_and(Piece::is_full) {
             let next = match lull {
-                Some(lull) => match tokio::time::timeout(lull, self.stream.next()).await {
-                    Ok(next) => next,
-                    Err(_) => return,
-                },
+                Some(lull) => {
+                    let until = latest.min(Instant::now() + lull);
+                    match tokio::time::timeout_at(until, self.stream.next()).await {
+                        Ok(next) => next,
+                        Err(_) => return,
+                    }
+                }
                 None => self.stream.next().await,
             };
             match next {
@@ -194,6 +202,9 @@ fn unused() -> MutexGuard<'static, Vec<Vec<u8>>> {
 /// A task that polls the body of another task's connection wakes that task for each read of the socket, and is woken by it.
 /// So the body is read by whoever serves its connection, and goes over in whole pieces.
 ///
+/// Nothing is read before the other end is asked for it: a body may be refused unread, and its client, who waits to be told to
+/// go on, then never sends it (RFC 9110, section 10.1.1).
+///
 /// The future ends with the stream, or when nobody takes its pieces any more. If it is dropped before, the other end yields
 /// an error: nobody may take half of a body for all of it.
 pub(crate) fn across<S>(
@@ -203,7 +214,11 @@ where
     S: Stream<Item = io::Result<Bytes>> + Send + Unpin + 'static,
 {
     let (send, receive) = mpsc::channel::<Option<io::Result<Bytes>>>(1);
+    let (ask, asked) = oneshot::channel();
     let read = async move {
+        if asked.await.is_err() {
+            return;
+        }
         let mut pieces = Pieces::of(stream);
         loop {
             // A place first: what it waits for meanwhile is joined.
@@ -217,10 +232,14 @@ where
             }
         }
     };
-    let taken = futures_util::stream::unfold(Some(receive), |receive| async move {
-        let mut receive = receive?;
+    let taken = futures_util::stream::unfold(Some((receive, Some(ask))), |ends| async move {
+        let (mut receive, ask) = ends?;
+        if let Some(ask) = ask {
+            // If the reader is gone, so is the other channel.
+            let _ = ask.send(());
+        }
         match receive.recv().await {
-            Some(Some(Ok(piece))) => Some((Ok(piece), Some(receive))),
+            Some(Some(Ok(piece))) => Some((Ok(piece), Some((receive, None)))),
             Some(Some(Err(error))) => Some((Err(error), None)),
             Some(None) => None,
             None => {
@@ -235,6 +254,10 @@ where
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicBool;
+    use std::task::Poll;
+
     use super::*;
     use futures_util::stream;
 
@@ -289,6 +312,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_there_does_not_wait_for_a_steady_drip() {
+        let drip = stream::repeat(()).then(|()| async {
+            tokio::time::sleep(LULL / 2).await;
+            bytes("a")
+        });
+        let mut pieces = Pieces::of(drip.boxed());
+        // A whole one would take minutes.
+        let piece = pieces.next().await.unwrap().unwrap();
+        assert!(!piece.is_empty() && piece.len() < SMALL_PIECE_BYTES);
+    }
+
+    #[tokio::test]
     async fn what_comes_during_work_is_joined_and_work_is_waited_for() {
         let mut pieces = pieces(vec![bytes("a"), bytes("b"), Err(io::Error::other("cut"))]);
         let work = async {
@@ -338,8 +373,23 @@ mod tests {
     async fn half_a_stream_is_never_taken_for_all_of_it() {
         let endless = stream::iter([bytes("a")]).chain(stream::pending());
         let (read, taken) = across(endless.boxed());
+        let read = tokio::time::timeout(Duration::from_millis(20), read);
+        let (_, got) = tokio::join!(read, received(taken));
+        assert_eq!(got, (b"a".to_vec(), false));
+    }
+
+    #[tokio::test]
+    async fn nothing_is_read_before_it_is_asked_for() {
+        let touched = Arc::new(AtomicBool::new(false));
+        let by_stream = Arc::clone(&touched);
+        let body = stream::poll_fn(move |_| {
+            by_stream.store(true, Ordering::Release);
+            Poll::Ready(Some(bytes("a")))
+        });
+        let (read, taken) = across(body);
         let _ = tokio::time::timeout(Duration::from_millis(20), read).await;
-        assert_eq!(received(taken).await, (b"a".to_vec(), false));
+        assert!(!touched.load(Ordering::Acquire));
+        assert_eq!(received(taken).await, (Vec::new(), false));
     }
 
     #[tokio::test]

@@ -1,14 +1,17 @@
 //! Brings one blob to this replica's disk.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::stream;
 use tercet_storage::{BlobWriter, Digest, StorageError};
 use tokio::sync::mpsc;
 
 use super::directory::Peer;
 use super::fetch::{FetchError, Fetcher};
 use super::repair::Budget;
+use crate::pieces::Pieces;
 
 /// How long the next chunk of a client's stream may take before this goes on by itself: a slow
 /// client is no reason to keep a blob away from the disk.
@@ -101,14 +104,19 @@ async fn attempt(
     if let Some(tee) = tee {
         read_tee(tee, &mut writer).await?;
     }
-    let mut relay = fetcher.relay(digest, size, writer.written()..size, peers);
-    while let Some(chunk) = relay.next().await? {
+    let relay = fetcher.relay(digest, size, writer.written()..size, peers);
+    let relayed = pin!(stream::try_unfold(relay, |mut relay| async move {
+        Ok::<_, FetchError>(relay.next().await?.map(|chunk| (chunk, relay)))
+    }));
+    let mut pieces = Pieces::of(relayed);
+    while let Some(piece) = pieces.next().await {
+        let piece = piece?;
         if let Some(budget) = budget {
             // Not reading on is what slows the peer down.
-            budget.take(chunk.len() as u64).await;
-            fetcher.parts.metrics.repair_bytes.inc_by(chunk.len() as u64);
+            budget.take(piece.len() as u64).await;
+            fetcher.parts.metrics.repair_bytes.inc_by(piece.len() as u64);
         }
-        writer.append(chunk).await?;
+        writer.append(piece).await?;
     }
     writer.finish().await?;
     Ok(())

@@ -13,6 +13,7 @@ use tercet_storage::Digest;
 use super::PeerState;
 use super::gate::Refusal;
 use crate::peer::wire::BlobPush;
+use crate::pieces::Pieces;
 
 /// A peer pushes from its disk; longer than this means that it is gone.
 const PUSH_STALL: Duration = Duration::from_secs(15);
@@ -71,10 +72,10 @@ pub(super) async fn push(
     let digest = parse(&digest)?;
     let _permit = state.stream_permit()?;
     let mut writer = state.inner.blobs.writer(digest.clone(), Some(size)).await?;
-    let mut body = body.into_data_stream();
+    let mut pieces = Pieces::of(body.into_data_stream());
     loop {
-        match tokio::time::timeout(PUSH_STALL, body.next()).await {
-            Ok(Some(Ok(chunk))) => writer.append(chunk).await?,
+        match tokio::time::timeout(PUSH_STALL, pieces.next()).await {
+            Ok(Some(Ok(piece))) => pieces.join_during(writer.append(piece)).await?,
             Ok(Some(Err(error))) => return Err(Refusal::bad_request(error)),
             Ok(None) => break,
             Err(_) => {
