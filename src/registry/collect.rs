@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::candidates::{Candidate, Grace, Verdict, describe};
 use super::error::RegistryError;
 use super::now_ms;
-use super::read::{look, writable};
+use super::read::{look, writable_and_current};
 use super::renew::Renewals;
 use crate::core::Core;
 
@@ -261,8 +261,7 @@ async fn keep(
 
 /// Looks at every blob and every repository once.
 async fn round(core: &Core) -> Result<Round, RegistryError> {
-    // A new leader may not have applied yet what the former one did.
-    writable(core).await?;
+    writable_and_current(core).await?;
     if let Some(skipped) = reason_to_skip(core)? {
         tracing::debug!(skipped, "no garbage is collected");
         return Ok(Round { ended_ms: now_ms(), skipped: Some(skipped), ..Round::default() });

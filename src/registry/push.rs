@@ -6,7 +6,7 @@ use tercet_storage::{
 };
 
 use super::error::RegistryError;
-use super::read::{read, writable};
+use super::read::{find, writable};
 use super::sparse;
 use crate::core::Core;
 
@@ -155,9 +155,8 @@ async fn condition(
         Precondition::Absent => Ok(Condition::IfNoneMatchAny),
         Precondition::Exists => {
             let Some(tag) = tags.first() else { return Ok(Condition::IfMatch(digest.clone())) };
-            let current = read(core, |meta| meta.tag(repository, tag)).await?.value;
-            match current {
-                Some(record) => Ok(Condition::IfMatch(record.digest)),
+            match find(core, |meta| meta.tag(repository, tag)).await? {
+                Some(current) => Ok(Condition::IfMatch(current.value.digest)),
                 None => Err(RegistryError::ConditionFailed { current: None }),
             }
         }

@@ -85,6 +85,16 @@ pub(crate) async fn writable(core: &Core) -> Result<(), RegistryError> {
     Ok(core.consensus.write_barrier().await?)
 }
 
+/// The same for a write that is decided here, by what this replica knows: a new leader may not have applied yet what the
+/// former one did.
+pub(crate) async fn writable_and_current(core: &Core) -> Result<(), RegistryError> {
+    writable(core).await?;
+    match core.consensus.read_barrier().await {
+        Freshness::Fresh => Ok(()),
+        Freshness::Stale => Err(RegistryError::Unavailable("no leader answers".to_owned())),
+    }
+}
+
 async fn barrier(core: &Core) -> Freshness {
     match core.config.cluster.consistency {
         _ if is_planted(PlantedBug::SkipReadBarrier) => Freshness::Fresh,

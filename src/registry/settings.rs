@@ -13,7 +13,7 @@ use tercet_storage::{Secret, TokenKey, check_immutable_tags, check_retention};
 
 use super::error::RegistryError;
 use super::now_ms;
-use super::read::{look, writable};
+use super::read::{look, writable_and_current};
 use crate::config::Access;
 use crate::core::Core;
 
@@ -91,7 +91,7 @@ async fn reconcile_retention(core: &Core) -> Result<(), RegistryError> {
         // A replica of the version before is still there.
         return Ok(());
     }
-    writable(core).await?;
+    writable_and_current(core).await?;
     if look(&core.consensus, |meta| meta.retention())? == wanted {
         return Ok(());
     }
@@ -115,8 +115,7 @@ fn is_due(newest: &TokenKey, access: &Access) -> bool {
 }
 
 async fn rotate(core: &Core, access: &Access) -> Result<(), RegistryError> {
-    // A new leader may not have applied yet what the former one did.
-    writable(core).await?;
+    writable_and_current(core).await?;
     let newest = look(&core.consensus, |meta| meta.token_keys())?.pop();
     if newest.as_ref().is_some_and(|newest| !is_due(newest, access)) {
         return Ok(());
@@ -140,7 +139,7 @@ async fn rotate(core: &Core, access: &Access) -> Result<(), RegistryError> {
 }
 
 async fn set_rules(core: &Core, access: &Access) -> Result<(), RegistryError> {
-    writable(core).await?;
+    writable_and_current(core).await?;
     let wanted = access.immutable_tag_rules();
     if look(&core.consensus, |meta| meta.immutable_tags())? == wanted {
         return Ok(());

@@ -11,7 +11,7 @@ use crate::config::RetentionMode;
 use crate::core::Core;
 use crate::registry::error::RegistryError;
 use crate::registry::now_ms;
-use crate::registry::read::writable;
+use crate::registry::read::writable_and_current;
 
 /// Starts the worker.
 pub(crate) fn start_retention(core: &Arc<Core>) {
@@ -39,8 +39,7 @@ async fn keep(core: Weak<Core>, interval: Duration) {
 
 /// One round over all repositories.
 async fn run(core: &Arc<Core>) -> Result<(), RegistryError> {
-    // A new leader may not have applied yet what the former one did.
-    writable(core).await?;
+    writable_and_current(core).await?;
     let rules = Rules::of_group(&core.consensus)?;
     let mode = core.config.retention.mode;
     let (mut candidates, mut gone, mut left_untagged) = (Retired::default(), Retired::default(), 0);
