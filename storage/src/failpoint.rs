@@ -23,6 +23,8 @@ pub const PUSH: &[&str] = &[
 
 /// Steps of writing and publishing one blob, in order.
 pub const BLOB_PUBLISH: &[&str] = &[
+    // What goes around the page cache of a chunk is in the temporary file; its last bytes are not.
+    "blob.after_direct_write",
     // A chunk is in the temporary file, unsynced.
     "blob.after_write",
     // All bytes are written and their digest is right; nothing is synced.

@@ -15,9 +15,12 @@ use crate::DigestHasher;
 /// Of fewer bytes the hash takes no longer than to wake a thread up for it.
 const ASIDE_FROM_BYTES: usize = 128 * 1024;
 
-/// Pieces that are hashed by another thread now. Never more than there are cores: beyond, nothing is gained, and threads that
-/// wait for one another could be all that there are.
+/// Pieces that are hashed by another thread now.
 static ASIDE: AtomicUsize = AtomicUsize::new(0);
+
+/// Never more of them than there are cores, since beyond nothing is gained; and never more than this. Each keeps a thread
+/// waiting that began it, and where all threads wait, none is left to hash: a runtime has 128 or more for work that blocks.
+const ASIDE_MAX: usize = 16;
 
 /// To ask the system each time would be a dozen system calls.
 static CORES: OnceLock<usize> = OnceLock::new();
@@ -66,7 +69,8 @@ struct Place;
 
 impl Place {
     fn take() -> Option<Self> {
-        let most = *CORES.get_or_init(|| available_parallelism().map_or(1, usize::from));
+        let cores = *CORES.get_or_init(|| available_parallelism().map_or(1, usize::from));
+        let most = cores.min(ASIDE_MAX);
         let taken = ASIDE.fetch_update(Ordering::AcqRel, Ordering::Acquire, |taken| {
             (taken < most).then_some(taken + 1)
         });

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use rustix::fs::SeekFrom;
 
-use super::direct::Direct;
+use super::direct::{self, Direct};
 use super::hashing::Hashing;
 use super::space::{ReservedSpace, SpaceGate};
 use super::writeback::Writeback;
@@ -124,17 +125,22 @@ impl Sink {
         Ok(())
     }
 
-    /// Around the page cache where that is possible, else through it.
+    /// Around the page cache where that is possible, else through it. In the order of the bytes: a process that dies here
+    /// leaves no gap, which would be taken for content when the upload is resumed.
     fn write(&mut self, chunk: &[u8], offset: u64) -> io::Result<()> {
-        let direct = self.direct.write(chunk, offset, &self.path)?;
-        let after = offset + direct.end as u64;
-        for (part, at) in [(chunk.get(..direct.start), offset), (chunk.get(direct.end..), after)] {
-            let part = part.unwrap_or_default();
-            if !part.is_empty() {
-                self.file.write_all_at(part, at)?;
-                self.writeback.wrote(part.len() as u64, &self.file, &self.path);
-            }
-        }
+        let blocks = direct::blocks(offset, chunk.len());
+        let first = blocks.start;
+        self.write_through_cache(chunk.get(..first), offset)?;
+        let blocks = chunk.get(blocks).unwrap_or_default();
+        let done = first + self.direct.write(blocks, offset + first as u64, &self.file)?;
+        failpoint::hit("blob.after_direct_write");
+        self.write_through_cache(chunk.get(done..), offset + done as u64)
+    }
+
+    fn write_through_cache(&mut self, part: Option<&[u8]>, at: u64) -> io::Result<()> {
+        let Some(part) = part.filter(|part| !part.is_empty()) else { return Ok(()) };
+        self.file.write_all_at(part, at)?;
+        self.writeback.wrote(part.len() as u64, &self.file, &self.path);
         Ok(())
     }
 
@@ -176,6 +182,21 @@ impl Sink {
             _ => StorageError::io("write", &self.path)(error),
         }
     }
+}
+
+/// Cuts off what follows the first gap in the file at `path`. A power failure may leave one: the bytes after it were on the
+/// disk already, those in it were not, and read as zeros.
+pub(super) fn cut_at_gap(path: &Path) -> Result<(), StorageError> {
+    let open = File::options().write(true).open(path);
+    let file = open.map_err(StorageError::io("open", path))?;
+    let size = file.metadata().map_err(StorageError::io("stat", path))?.len();
+    // A file system that does not tell gaps has none to tell.
+    let Ok(gap) = rustix::fs::seek(&file, SeekFrom::Hole(0)) else { return Ok(()) };
+    if gap < size {
+        tracing::warn!(path = %path.display(), gap, size, "a crash left a gap in an upload; it goes on from there");
+        file.set_len(gap).map_err(StorageError::io("truncate", path))?;
+    }
+    Ok(())
 }
 
 /// Feeds the first `size` bytes of `file` to `take`. Returns how many there were.

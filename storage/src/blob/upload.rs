@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::layout::DataDir;
 use super::pending::{Lent, blocking};
 use super::publish::publish;
-use super::sink::Sink;
+use super::sink::{Sink, cut_at_gap};
 use super::store::{BlobStore, Inner};
 use super::upload_id::UploadId;
 use crate::clock::unix_ms;
@@ -291,8 +291,8 @@ impl fmt::Debug for UploadFile {
     }
 }
 
-/// Removes what a crash left in the directory of uploads: temporary files, and sessions that cannot be
-/// opened.
+/// Removes what a crash left in the directory of uploads: temporary files, sessions that cannot be opened, and what
+/// follows a gap in one that can.
 pub(super) fn remove_stray_uploads(dir: &DataDir) -> Result<(), StorageError> {
     let directory = dir.uploads();
     for entry in fs::read_dir(&directory).map_err(StorageError::io("list", &directory))? {
@@ -300,7 +300,11 @@ pub(super) fn remove_stray_uploads(dir: &DataDir) -> Result<(), StorageError> {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let id: Option<UploadId> = name.parse().ok();
         let usable = match id {
-            Some(id) => read_info(id, &path)?.is_some(),
+            Some(id) if read_info(id, &path)?.is_some() => {
+                cut_at_gap(&DataDir::upload_data(&path))?;
+                true
+            }
+            Some(_) => false,
             // A file somebody else put here is not ours to remove.
             None => !DataDir::is_temporary(name),
         };

@@ -1,12 +1,14 @@
 //! A child process is aborted at every step of publishing; the parent then looks at what is on disk.
 
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tercet_storage::{
-    Algorithm, DataDir, Standing, StorageError, UploadId, UploadMeta, atomic_write, failpoint,
+    Algorithm, BlobStore, DataDir, Standing, StorageError, UploadFile, UploadId, UploadMeta,
+    atomic_write, failpoint,
 };
 
 use crate::support::{
@@ -35,10 +37,7 @@ fn child_root() -> Option<std::path::PathBuf> {
     std::env::var_os(ROOT).map(Into::into)
 }
 
-#[tokio::test]
-async fn child_publishes_an_upload() {
-    let Some(root) = child_root() else { return };
-    let store = open_store(&root);
+async fn new_upload(store: &BlobStore) -> UploadFile {
     let repository = "a".parse().unwrap();
     let meta = UploadMeta {
         repository,
@@ -46,11 +45,34 @@ async fn child_publishes_an_upload() {
         created_ms: 0,
         fence: Default::default(),
     };
-    let mut upload = store.create_upload(&UploadId::new(1), meta).await.unwrap();
+    store.create_upload(&UploadId::new(1), meta).await.unwrap()
+}
+
+#[tokio::test]
+async fn child_publishes_an_upload() {
+    let Some(root) = child_root() else { return };
+    let store = open_store(&root);
+    let mut upload = new_upload(&store).await;
     for chunk in bytes().chunks(100_000) {
         upload.append(Bytes::copy_from_slice(chunk)).await.unwrap();
     }
     upload.finish(&sha256(&bytes())).await.unwrap();
+}
+
+/// More than what goes through the page cache in any case, and no whole number of blocks.
+fn large_bytes() -> Vec<u8> {
+    content(7_000_001)
+}
+
+#[tokio::test]
+async fn child_publishes_a_large_upload() {
+    let Some(root) = child_root() else { return };
+    let store = open_store(&root);
+    let mut upload = new_upload(&store).await;
+    for chunk in large_bytes().chunks(300_001) {
+        upload.append(Bytes::copy_from_slice(chunk)).await.unwrap();
+    }
+    upload.finish(&sha256(&large_bytes())).await.unwrap();
 }
 
 #[tokio::test]
@@ -110,6 +132,42 @@ fn crash_at_a_later_hit_keeps_what_came_before() {
     let sizes: Vec<_> =
         files(root.path()).iter().map(|path| std::fs::metadata(path).unwrap().len()).collect();
     assert!(sizes.contains(&200_000), "{sizes:?}");
+}
+
+/// Where the session on disk goes on with `content`, which must be right up to there.
+async fn resumed_at(root: &Path, content: &[u8]) -> usize {
+    let store = open_store(root);
+    let id = store.list_uploads().await.unwrap()[0].id;
+    let mut upload = store.open_upload(&id).await.unwrap().unwrap();
+    let offset = usize::try_from(upload.offset()).unwrap();
+    upload.append(Bytes::copy_from_slice(&content[offset..])).await.unwrap();
+    upload.finish(&sha256(content)).await.unwrap();
+    offset
+}
+
+#[tokio::test]
+async fn a_crash_between_two_ways_of_writing_leaves_no_gap() {
+    // The parts of a chunk before and after whole blocks take another way than these.
+    for hit in [14, 15, 20] {
+        // Not in memory, where some kernels have one way only.
+        let root = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let point = format!("blob.after_direct_write:{hit}");
+        assert!(!run("child_publishes_a_large_upload", root.path(), &point), "never reached");
+        assert!(resumed_at(root.path(), &large_bytes()).await >= (hit - 1) * 300_001);
+    }
+}
+
+#[tokio::test]
+async fn an_upload_with_a_gap_goes_on_from_there() {
+    let root = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+    assert!(!run("child_publishes_a_large_upload", root.path(), "blob.after_write:2"));
+    let data = files(root.path()).into_iter().max_by_key(|path| path.metadata().unwrap().len());
+    // As if the power had failed before these were on the disk, and after what follows was.
+    let file = std::fs::File::options().write(true).open(data.unwrap()).unwrap();
+    let content = large_bytes();
+    file.set_len(65_536).unwrap();
+    file.write_all_at(&content[1 << 20..2 << 20], 1 << 20).unwrap();
+    assert_eq!(resumed_at(root.path(), &content).await, 65_536);
 }
 
 #[test]
