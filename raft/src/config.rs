@@ -33,9 +33,9 @@ pub struct RaftTiming {
 impl Default for RaftTiming {
     fn default() -> Self {
         Self {
-            heartbeat: Duration::from_millis(250),
-            election_min: Duration::from_millis(600),
-            election_max: Duration::from_millis(1000),
+            heartbeat: Duration::from_millis(200),
+            election_min: Duration::from_millis(400),
+            election_max: Duration::from_millis(750),
             write_deadline: Duration::from_millis(4000),
             read_deadline: Duration::from_millis(1000),
             entries_per_snapshot: 20_000,

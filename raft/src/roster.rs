@@ -14,7 +14,7 @@ use crate::network::Target;
 use crate::type_config::{MemberKind, NodeId, ReplicaNode};
 
 /// A member that has confirmed nothing for so many heartbeats does not answer.
-const SILENT_AFTER_HEARTBEATS: u32 = 8;
+const SILENT_AFTER_HEARTBEATS: u32 = 10;
 /// Between two looks at who has been heard of.
 pub(crate) const HEARING_PAUSE: Duration = Duration::from_millis(50);
 /// How long a fresh leader may take to hear from everybody.

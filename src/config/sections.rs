@@ -157,9 +157,9 @@ impl Default for Cluster {
             members: Vec::new(),
             replication_factor: 3,
             consistency: Consistency::Linearizable,
-            heartbeat_ms: 250,
-            election_timeout_min_ms: 600,
-            election_timeout_max_ms: 1_000,
+            heartbeat_ms: 200,
+            election_timeout_min_ms: 400,
+            election_timeout_max_ms: 750,
         }
     }
 }
