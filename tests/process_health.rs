@@ -116,11 +116,19 @@ async fn one_replica_becomes_ready_and_drains_when_its_parent_is_gone() {
     let dir = tempfile::tempdir().unwrap();
     let mut replica = Replica::start(dir.path(), &[]);
     wait_for(&replica.ops, "/readyz", 200).await;
-    let status = wait_for(&replica.ops, "/status", 200).await;
-    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    let began = Instant::now();
+    // It writes a key and its feature level when it has begun to lead.
+    let status = loop {
+        let status = wait_for(&replica.ops, "/status", 200).await;
+        let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+        if status["members"][0]["lag"] == 0 {
+            break status;
+        }
+        assert!(began.elapsed() < HANG, "{status}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
     assert_eq!(status["leader"], "tercet-0", "{status}");
     assert_eq!(status["members"][0]["reachable"], true, "{status}");
-    assert_eq!(status["members"][0]["lag"], 0, "{status}");
     let page = wait_for(&replica.ops, "/", 200).await;
     assert!(page.contains("<td>tercet-0</td>"), "{page}");
     let metrics = wait_for(&replica.ops, "/metrics", 200).await;
