@@ -166,7 +166,7 @@ impl Figures {
     }
 
     /// Wrong bytes are a broken promise; many failures, or nothing at all, are no figure.
-    fn verdict(&self) -> Verdict {
+    pub(crate) fn verdict(&self) -> Verdict {
         let wrong = |failure: Failure| self.errors.contains_key(&failure.to_string());
         if [Failure::Length, Failure::Digest].into_iter().any(wrong) {
             return Verdict::Violated;
