@@ -127,6 +127,13 @@ impl Replica {
         Ok(Memory { resident: kilobytes(&text, "VmRSS:")?, peak: kilobytes(&text, "VmHWM:")? })
     }
 
+    /// Lets [`Memory::peak`] begin again with what is resident now (proc_pid_clear_refs(5)).
+    pub fn forget_peak(&self) -> Result<()> {
+        let pid = self.pid().with_context(|| format!("{} does not run", self.name))?;
+        let path = format!("/proc/{pid}/clear_refs");
+        fs::write(&path, "5").with_context(|| format!("write {path}"))
+    }
+
     /// Where a blob lies on this replica's disk if it holds it.
     pub fn blob_path(&self, digest: &str) -> Result<PathBuf> {
         let (algorithm, hex) = digest.split_once(':').context("a digest has a colon")?;

@@ -36,10 +36,10 @@ fn a_quick_run_measures_every_row_and_judges_none() {
         + &String::from_utf8_lossy(&ended.stderr);
     // Nothing was judged, so nothing is shown.
     assert_eq!(ended.status.code(), Some(2), "{said}");
-    let page = fs::read_to_string(folder.path().join("benchmarks.md")).expect(&said);
+    let page = fs::read_to_string(folder.path().join("benchmarks-part.md")).expect(&said);
     assert!(!page.contains("not measured"), "{page}\n{said}");
     for (name, number) in ROWS.iter().zip(1..) {
-        let file = folder.path().join(format!("benchmarks/{number:02}-{name}.json"));
+        let file = folder.path().join(format!("benchmarks-part/{number:02}-{name}.json"));
         let text = fs::read_to_string(file).unwrap_or_else(|_| panic!("{name}: {said}"));
         let row: Value = serde_json::from_str(&text).unwrap();
         assert!(row.get("failed").is_some_and(Value::is_null), "{name}: {text}");

@@ -14,7 +14,9 @@ pub(super) fn of(options: &LoadOptions) -> String {
             flag("layers", sizes.iter().map(usize::to_string).collect::<Vec<_>>().join(","));
         }
         Source::Existing { repository, tag } => flag("existing", format!("{repository}:{tag}")),
-        Source::Paths(paths) => flag("path", paths.first().cloned().unwrap_or_default()),
+        Source::Paths(paths) => {
+            flag("path", format!("'{}'", paths.first().map_or("", String::as_str)));
+        }
     }
     if matches!(options.source, Source::Made(_)) {
         flag("repository", options.repository.clone());
@@ -42,6 +44,7 @@ pub(super) fn of(options: &LoadOptions) -> String {
     if options.ca.is_some() {
         flag("ca", "ca.pem".to_owned());
     }
+    flag("seed", options.seed.to_string());
     for (is_so, name) in [
         (options.unit == PushUnit::Image, "--images"),
         (options.bodies == Bodies::Hashed, "--verify"),
@@ -50,6 +53,11 @@ pub(super) fn of(options: &LoadOptions) -> String {
         if is_so {
             words.push(name.to_owned());
         }
+    }
+    if let Source::Paths(paths) = &options.source
+        && paths.len() > 1
+    {
+        words.push(format!("# and {} other paths", paths.len() - 1));
     }
     words.join(" ")
 }
@@ -92,7 +100,7 @@ mod tests {
             of(&options),
             "tercet-chaos load push --target a=http://127.0.0.1:1+http://127.0.0.1:2,\
              b=http://127.0.0.1:3 --layers 1024,2048 --repository bench/push --clients 32 \
-             --seconds 2 --requests 1000 --warm-up 0 --rounds 3 --deadline 30 --images --sync"
+             --seconds 2 --requests 1000 --warm-up 0 --rounds 3 --deadline 30 --seed 1 --images --sync"
         );
     }
 }

@@ -28,24 +28,12 @@ use crate::{
 
 /// Before another try to reach a member that took no connection.
 const PAUSE: Duration = Duration::from_millis(10);
-/// The key that everybody reads.
-const READ_KEY: &[u8] = b"bench/image/read";
 /// What the values are made of.
 const SEED: u64 = 1;
 
-/// What the clients do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum EtcdWork {
-    /// Sets a key that no client has set before, as a new tag is.
-    Put,
-    /// Reads a key, linearizably: always the same one.
-    Get,
-}
-
-/// A load of etcd.
+/// A load of etcd: clients set keys that no client has set before, as new tags are.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct EtcdLoad {
-    pub(super) work: EtcdWork,
     pub(super) clients: usize,
     pub(super) time: Duration,
     /// As long again before it, which does not count.
@@ -75,7 +63,7 @@ struct Start {
 /// spread over them. Must be called outside of any runtime.
 ///
 /// # Errors
-/// If the threads cannot be made, or there is nothing to read. What goes wrong with calls is counted, and no error.
+/// If the threads cannot be made. What goes wrong with calls is counted, and no error.
 pub(super) fn measure(
     load: &EtcdLoad,
     name: &str,
@@ -83,9 +71,6 @@ pub(super) fn measure(
     pids: &[u32],
 ) -> Result<Figures> {
     let crew = Arc::new(Crew::new(load, addresses, pids)?);
-    if load.work == EtcdWork::Get {
-        write_what_is_read(&crew)?;
-    }
     let mut records = Vec::new();
     for thread in spawn(&crew)? {
         records.push(thread.join().map_err(|_| anyhow!("a thread of the load has failed"))??);
@@ -124,32 +109,12 @@ impl Crew {
         };
         self.start.get_or_init(begin).at
     }
-
-    async fn operate(&self, channel: &mut Channel) -> Result<(), Failure> {
-        match self.load.work {
-            EtcdWork::Put => channel.put(new_key(), self.value.clone()).await,
-            EtcdWork::Get => {
-                let found = channel.get(Bytes::from_static(READ_KEY)).await?;
-                let is_right = found.is_some_and(|value| value.len() == self.value.len());
-                is_right.then_some(()).ok_or(Failure::Length)
-            }
-        }
-    }
 }
 
 /// A key like that of a tag. Never one of an earlier measurement of the same members.
 fn new_key() -> Bytes {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     format!("bench/image/t-{}", NEXT.fetch_add(1, Ordering::Relaxed)).into()
-}
-
-fn write_what_is_read(crew: &Crew) -> Result<()> {
-    let put = async {
-        let mut channel = crew.channel(0).context("no member")?;
-        let put = channel.put(Bytes::from_static(READ_KEY), crew.value.clone()).await;
-        put.map_err(|failure| anyhow!("cannot write what is to be read: {failure}"))
-    };
-    runtime()?.block_on(put)
 }
 
 fn runtime() -> Result<Runtime> {
@@ -214,7 +179,7 @@ async fn go_through(
 ) {
     let mut sent = Instant::now();
     while sent.saturating_duration_since(start) < length {
-        let result = crew.operate(channel).await;
+        let result = channel.put(new_key(), crew.value.clone()).await;
         let now = Instant::now();
         if let Some(record) = record {
             let took = now.saturating_duration_since(sent);
@@ -235,22 +200,20 @@ mod tests {
     use super::*;
     use crate::etcd::{Etcd, MEMBERS};
 
-    fn load(work: EtcdWork, clients: usize, millis: u64) -> EtcdLoad {
+    fn load(clients: usize, millis: u64) -> EtcdLoad {
         let time = Duration::from_millis(millis);
-        EtcdLoad { work, clients, time, warm_up: time / 3, value_bytes: 256 }
+        EtcdLoad { clients, time, warm_up: time / 3, value_bytes: 256 }
     }
 
     #[test]
-    fn a_real_etcd_takes_and_gives() {
+    fn a_real_etcd_takes_keys() {
         let runtime = Runtime::new().unwrap();
         let etcd = runtime.block_on(Etcd::start()).unwrap();
         let addresses: Vec<String> = (0..MEMBERS).map(|index| etcd.address(index)).collect();
-        for work in [EtcdWork::Put, EtcdWork::Get] {
-            let figures = measure(&load(work, 4, 300), "etcd", &addresses, &etcd.pids()).unwrap();
-            assert!(figures.operations > 0 && figures.latency.p50_us > 0, "{figures:?}");
-            assert_eq!(figures.failures(), 0, "{:?}", figures.errors);
-            assert!(figures.server_cpu_seconds.is_some());
-        }
+        let figures = measure(&load(4, 300), "etcd", &addresses, &etcd.pids()).unwrap();
+        assert!(figures.operations > 0 && figures.latency.p50_us > 0, "{figures:?}");
+        assert_eq!(figures.failures(), 0, "{:?}", figures.errors);
+        assert!(figures.server_cpu_seconds.is_some());
         etcd.stop().unwrap();
     }
 
@@ -258,12 +221,11 @@ mod tests {
     fn members_that_are_not_there_are_failures_and_not_many_of_them() {
         // Nothing listens on the port for nothing.
         let nobody = ["127.0.0.1:0".to_owned()];
-        let figures = measure(&load(EtcdWork::Put, 2, 50), "etcd", &nobody, &[]).unwrap();
+        let figures = measure(&load(2, 50), "etcd", &nobody, &[]).unwrap();
         assert_eq!(figures.errors.get("connect"), Some(&figures.operations));
         assert!((1..=20).contains(&figures.operations), "{}", figures.operations);
-        assert!(measure(&load(EtcdWork::Get, 2, 50), "etcd", &nobody, &[]).is_err());
-        assert!(measure(&load(EtcdWork::Put, 0, 50), "etcd", &nobody, &[]).is_err());
-        assert!(measure(&load(EtcdWork::Put, 2, 50), "etcd", &[], &[]).is_err());
+        assert!(measure(&load(0, 50), "etcd", &nobody, &[]).is_err());
+        assert!(measure(&load(2, 50), "etcd", &[], &[]).is_err());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! etcd's gRPC API, as far as a load needs it: two calls, on a connection that is kept, one at a time.
+//! etcd's gRPC API, as far as a load needs it: one call, on a connection that is kept, one at a time.
 
 use std::{
     future::poll_fn,
@@ -27,75 +27,24 @@ const PLAIN: u8 = 0;
 /// What a member may send before it hears that it was read. With the default of 64 KiB it would wait for us.
 const WINDOW_BYTES: u32 = 1 << 20;
 const PUT: &str = "/etcdserverpb.KV/Put";
-const RANGE: &str = "/etcdserverpb.KV/Range";
 
-/// A message of fields that hold bytes. Not derived: the macro of `prost` would bring other features of the crates that
-/// RocksDB's bindings are made with, and RocksDB would be compiled once more.
-macro_rules! message_of_bytes {
-    ($(#[$words:meta])* $name:ident { $($field:ident = $tag:literal),* }) => {
-        $(#[$words])*
-        #[derive(Clone, Debug, Default, PartialEq)]
-        struct $name {
-            $($field: Bytes,)*
-        }
-
-        #[allow(unused_variables)] // One of them has no fields.
-        impl Message for $name {
-            fn encode_raw(&self, out: &mut impl BufMut) {
-                $(encoding::bytes::encode($tag, &self.$field, out);)*
-            }
-
-            fn merge_field(
-                &mut self,
-                tag: u32,
-                wire: WireType,
-                from: &mut impl Buf,
-                context: DecodeContext,
-            ) -> Result<(), DecodeError> {
-                match tag {
-                    $($tag => encoding::bytes::merge(wire, &mut self.$field, from, context),)*
-                    _ => encoding::skip_field(wire, tag, from, context),
-                }
-            }
-
-            fn encoded_len(&self) -> usize {
-                0 $(+ encoding::bytes::encoded_len($tag, &self.$field))*
-            }
-
-            fn clear(&mut self) {
-                *self = Self::default();
-            }
-        }
-    };
-}
-
-message_of_bytes!(
-    /// Sets a key.
-    PutRequest { key = 1, value = 2 }
-);
-message_of_bytes!(
-    /// What it says is not needed.
-    PutResponse {}
-);
-message_of_bytes!(
-    /// Asks for a key, linearizably: that is the default.
-    RangeRequest { key = 1 }
-);
-message_of_bytes!(KeyValue { key = 1, value = 5 });
-
-/// The keys that were found.
+/// Sets a key. Not derived: the macro of `prost` would bring other features of the crates that RocksDB's bindings are
+/// made with, and RocksDB would be compiled once more.
 #[derive(Clone, Debug, Default, PartialEq)]
-struct RangeResponse {
-    kvs: Vec<KeyValue>,
+struct PutRequest {
+    key: Bytes,
+    value: Bytes,
 }
 
-impl RangeResponse {
-    const KVS: u32 = 2;
+impl PutRequest {
+    const KEY: u32 = 1;
+    const VALUE: u32 = 2;
 }
 
-impl Message for RangeResponse {
+impl Message for PutRequest {
     fn encode_raw(&self, out: &mut impl BufMut) {
-        encoding::message::encode_repeated(Self::KVS, &self.kvs, out);
+        encoding::bytes::encode(Self::KEY, &self.key, out);
+        encoding::bytes::encode(Self::VALUE, &self.value, out);
     }
 
     fn merge_field(
@@ -106,33 +55,37 @@ impl Message for RangeResponse {
         context: DecodeContext,
     ) -> Result<(), DecodeError> {
         match tag {
-            Self::KVS => encoding::message::merge_repeated(wire, &mut self.kvs, from, context),
+            Self::KEY => encoding::bytes::merge(wire, &mut self.key, from, context),
+            Self::VALUE => encoding::bytes::merge(wire, &mut self.value, from, context),
             _ => encoding::skip_field(wire, tag, from, context),
         }
     }
 
     fn encoded_len(&self) -> usize {
-        encoding::message::encoded_len_repeated(Self::KVS, &self.kvs)
+        encoding::bytes::encoded_len(Self::KEY, &self.key)
+            + encoding::bytes::encoded_len(Self::VALUE, &self.value)
     }
 
     fn clear(&mut self) {
-        self.kvs.clear();
+        *self = Self::default();
     }
 }
 
-/// A member, with the heads of all requests that it will get.
+/// Nothing of what it says is needed; it must be a message all the same.
+type PutResponse = ();
+
+/// A member, with the head of all requests that it will get.
 #[derive(Clone, Debug)]
 pub(super) struct Member {
     address: String,
     put: Request<()>,
-    range: Request<()>,
 }
 
 impl Member {
     /// At `host:port`.
     pub(super) fn new(address: &str) -> Result<Self> {
-        let head = |path| head(address, path).with_context(|| format!("{address} is no address"));
-        Ok(Self { address: address.to_owned(), put: head(PUT)?, range: head(RANGE)? })
+        let put = head(address, PUT).with_context(|| format!("{address} is no address"))?;
+        Ok(Self { address: address.to_owned(), put })
     }
 }
 
@@ -161,32 +114,14 @@ impl Channel {
 
     /// Sets a key.
     pub(super) async fn put(&mut self, key: Bytes, value: Bytes) -> Result<(), Failure> {
-        let head = self.member.put.clone();
-        let _: PutResponse = self.call(head, &PutRequest { key, value }).await?;
-        Ok(())
-    }
-
-    /// The value of a key, as a majority knows it; `None` if there is no such key.
-    pub(super) async fn get(&mut self, key: Bytes) -> Result<Option<Bytes>, Failure> {
-        let head = self.member.range.clone();
-        let found: RangeResponse = self.call(head, &RangeRequest { key: key.clone() }).await?;
-        let mut found = found.kvs.into_iter();
-        Ok(found.find(|pair| pair.key == key).map(|pair| pair.value))
-    }
-
-    async fn call<A: Message + Default>(
-        &mut self,
-        head: Request<()>,
-        question: &impl Message,
-    ) -> Result<A, Failure> {
         let Self { member, sender, alarm } = self;
         let work = async {
-            let question = framed(question)?;
+            let question = framed(&PutRequest { key, value })?;
             if sender.is_none() {
                 *sender = Some(connect(&member.address).await?);
             }
             let Some(sender) = sender.as_mut() else { return Err(Failure::Closed) };
-            exchange(sender, head, question).await
+            exchange(sender, member.put.clone(), question).await
         };
         let end = Instant::now() + DEADLINE;
         let answer = within(alarm, end, work).await.unwrap_or(Err(Failure::Timeout));
@@ -194,7 +129,7 @@ impl Channel {
         if !matches!(answer, Ok(_) | Err(Failure::Status(_))) {
             *sender = None;
         }
-        A::decode(unframed(answer?)?).map_err(|_| Failure::Malformed)
+        PutResponse::decode(unframed(answer?)?).map_err(|_| Failure::Malformed)
     }
 }
 
@@ -292,7 +227,7 @@ mod tests {
         let message = unframed(Bytes::from_static(FRAME)).unwrap();
         assert_eq!(PutRequest::decode(message), Ok(put_request()));
         // One without content is no answer of another length.
-        assert_eq!(framed(&PutResponse {}).unwrap(), &b"\0\0\0\0\0"[..]);
+        assert_eq!(framed(&()).unwrap(), &b"\0\0\0\0\0"[..]);
         assert_eq!(unframed(Bytes::from_static(b"\0\0\0\0\0")), Ok(Bytes::new()));
     }
 

@@ -1,11 +1,12 @@
 //! What everything was measured on, and with which programs.
 
 use std::{
+    env,
     fs::{self, File},
     io::{Seek as _, SeekFrom, Write as _},
     path::Path,
     thread::available_parallelism,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
@@ -18,8 +19,10 @@ use crate::{binary::Binary, tools::Tool};
 const SYNCS: usize = 50;
 /// What is written before each of them.
 const SYNC_BYTES: usize = 4_096;
-/// Above this there was somebody else.
-const LOAD_MAX: f64 = 0.5;
+/// Above this share of the cores there was somebody else.
+const BUSY_MAX: f64 = 0.1;
+/// How long is looked at who uses them.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// The machine, as far as it matters to the figures.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -37,12 +40,12 @@ pub(super) struct Machine {
     pub(super) sync_p50_ms: f64,
     /// The same, 99 times in 100.
     pub(super) sync_p99_ms: f64,
-    /// Processes that wanted to run in the last minute before the start.
-    pub(super) load_before: f64,
+    /// Cores that somebody else used before the start.
+    pub(super) busy_cores: f64,
 }
 
 impl Machine {
-    /// Looks at this machine. `folder` is where the servers will write to.
+    /// Looks at this machine, but not at who uses it: see [`busy_cores`]. `folder` is where the servers will write to.
     ///
     /// # Errors
     /// If nothing can be written there.
@@ -62,18 +65,27 @@ impl Machine {
             file_system: file_system(&read("/proc/self/mounts"), folder),
             sync_p50_ms,
             sync_p99_ms,
-            load_before: read("/proc/loadavg")
-                .split_whitespace()
-                .next()
-                .and_then(|word| word.parse().ok())
-                .unwrap_or_default(),
+            busy_cores: 0.0,
         })
     }
 
     /// Whether something else was running when the run began.
     pub(super) fn was_busy(&self) -> bool {
-        self.load_before > LOAD_MAX * self.cores as f64
+        self.busy_cores > BUSY_MAX * self.cores as f64
     }
+}
+
+/// How many cores are in use while this does nothing.
+pub(super) async fn busy_cores() -> f64 {
+    let idle_seconds = || -> Option<f64> {
+        let text = fs::read_to_string("/proc/uptime").ok()?;
+        text.split_whitespace().nth(1)?.parse().ok()
+    };
+    let (before, start) = (idle_seconds(), Instant::now());
+    tokio::time::sleep(LOOK).await;
+    let cores = available_parallelism().map_or(1.0, |cores| cores.get() as f64);
+    let idle = before.zip(idle_seconds()).map_or(f64::NAN, |(before, after)| after - before);
+    (cores - idle / start.elapsed().as_secs_f64()).max(0.0)
 }
 
 /// The value of a line `name = value`.
@@ -142,7 +154,10 @@ async fn registry() -> Version {
             let said = said.map_or_else(|_| "unknown".to_owned(), |said| first_line(&said.all()));
             // The folder says how it was built.
             let profile = binary.path().parent().and_then(Path::file_name).unwrap_or_default();
-            format!("{said} ({} build)", profile.to_string_lossy())
+            match env::var_os("TERCET_BIN") {
+                None => format!("{said} ({} build)", profile.to_string_lossy()),
+                Some(_) => format!("{said} (named by TERCET_BIN)"),
+            }
         }
         Err(_) => "not on this machine".to_owned(),
     };
@@ -157,8 +172,16 @@ async fn said(program: &str, argument: &str) -> String {
         .map_or_else(|_| "unknown".to_owned(), |said| first_line(&said.all()))
 }
 
+/// Without the folder of the program, if it says its path.
 fn first_line(text: &str) -> String {
-    text.lines().next().unwrap_or_default().trim().to_owned()
+    let line = text.lines().next().unwrap_or_default().trim();
+    match line.split_once(' ') {
+        Some((path, rest)) if path.starts_with('/') => {
+            let name = path.rsplit('/').next().unwrap_or_default();
+            format!("{name} {rest}")
+        }
+        _ => line.to_owned(),
+    }
 }
 
 #[cfg(test)]

@@ -33,20 +33,23 @@ use tokio::runtime::{Builder, Runtime};
 pub use options::{BenchOptions, Extent};
 
 use crate::{
-    load::{Bodies, LoadOptions, LoadTarget, Mix, Pace, PushUnit, Rest, Source, Workload, load},
+    load::{
+        Bodies, Figures, LoadOptions, LoadTarget, Mix, Pace, PushUnit, Rest, Source, Workload,
+        load, raise_descriptor_limit,
+    },
     report::Verdict,
     say::{say, warn},
     scratch::Scratch,
     turn::{Share, Turn},
 };
-use machine::{Machine, versions};
+use machine::{Machine, busy_cores, versions};
 use outcome::Outcome;
 use series::Measurement;
 
 /// A request that takes longer has failed.
 const DEADLINE: Duration = Duration::from_secs(60);
 /// Of the same load, before each measurement.
-const WARM_UP: Duration = Duration::from_millis(500);
+const WARM_UP: Duration = Duration::from_secs(1);
 
 /// A run that is under way.
 #[derive(Debug)]
@@ -68,13 +71,13 @@ pub fn bench(options: BenchOptions) -> Result<Verdict> {
         anyhow::bail!(problem);
     }
     let chosen = rows::chosen(&options.rows)?;
-    let folder = options.out.join("benchmarks");
-    fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
+    raise_descriptor_limit();
     let runtime =
         Builder::new_current_thread().enable_all().build().context("start the runtime")?;
     let bench = Bench { options, runtime };
     let _turn = bench.wait(Turn::take(Share::All))?;
-    let machine = Machine::look(Scratch::new()?.path())?;
+    let mut machine = Machine::look(Scratch::new()?.path())?;
+    machine.busy_cores = bench.wait(busy_cores());
     if machine.was_busy() {
         warn("this machine has other work: its figures will be worse than they could be");
     }
@@ -87,17 +90,24 @@ pub fn bench(options: BenchOptions) -> Result<Verdict> {
         commit: bench.options.commit.clone(),
         started_unix_s: started.as_secs(),
         whole: bench.options.extent == Extent::Whole,
+        of_all_rows: chosen.len() == rows::count(),
         outcomes: Vec::new(),
     };
+    let folder = bench.options.out.join(run.name());
+    empty(&folder)?;
     for row in chosen {
         say(&format!("row {}: {}", row.number, row.title));
         let start = Instant::now();
         let mut outcome = Outcome::new(row, run.whole);
+        let stolen_before = stolen();
         if let Err(error) = (row.body)(&bench, &mut outcome) {
             warn(&format!("row {} failed: {error:#}", row.number));
             outcome.failed = Some(format!("{error:#}"));
         }
         outcome.seconds = start.elapsed().as_secs_f64();
+        if let (Some((stolen_before, before)), Some((stolen, now))) = (stolen_before, stolen()) {
+            outcome.stolen = Some((stolen - stolen_before) / (now - before).max(1.0));
+        }
         for judged in &outcome.targets {
             say(&format!("  {}", judged.line()));
         }
@@ -105,6 +115,7 @@ pub fn bench(options: BenchOptions) -> Result<Verdict> {
         run.outcomes.push(outcome);
         run.save(&bench.options.out)?;
     }
+    say(&format!("page: {}.md", bench.options.out.join(run.name()).display()));
     Ok(run.verdict())
 }
 
@@ -126,6 +137,12 @@ impl Bench {
             Extent::Whole => whole,
             Extent::Quick => quick,
         }
+    }
+
+    /// An error in a whole run, where figures count, unless something is so.
+    fn insist(&self, is_so: bool, otherwise: &str) -> Result<()> {
+        ensure!(is_so || self.options.extent == Extent::Quick, "{otherwise}");
+        Ok(())
     }
 
     /// A load of these servers, to be changed where it is another one.
@@ -150,7 +167,7 @@ impl Bench {
             warm_up: WARM_UP,
             deadline: DEADLINE,
             seed: 1,
-            rest: Rest::Left,
+            rest: Rest::Synced,
         }
     }
 
@@ -160,17 +177,10 @@ impl Bench {
         say(&format!("  {case}"));
         let command = command::of(&options);
         let report = load(options).with_context(|| case.to_owned())?;
-        for target in &report.targets {
-            let failures = target.failures() as f64;
-            ensure!(
-                target.operations > 0 && failures <= 0.001 * target.operations as f64,
-                "{case}: of {} operations of {} failed {:?}",
-                target.operations,
-                target.target,
-                target.errors
-            );
+        for round in &report.rounds {
+            refuse(case, &round.figures)?;
         }
-        outcome.commands.push(command);
+        outcome.command(command);
         outcome.measurements.extend(report.rounds.into_iter().map(|round| Measurement {
             case: case.to_owned(),
             round: round.round,
@@ -178,6 +188,38 @@ impl Bench {
         }));
         Ok(())
     }
+}
+
+/// An error unless these figures are worth something: operations, nearly all of them well, and no wrong bytes.
+pub(super) fn refuse(case: &str, figures: &Figures) -> Result<()> {
+    ensure!(
+        figures.verdict() == Verdict::Held,
+        "{case}: of {} operations of {} failed {:?}",
+        figures.operations,
+        figures.target,
+        figures.errors
+    );
+    Ok(())
+}
+
+/// Jiffies of the processors that the host gave to somebody else, and all of them (proc_stat(5)).
+fn stolen() -> Option<(f64, f64)> {
+    let text = fs::read_to_string("/proc/stat").ok()?;
+    let fields = text.lines().next()?.split_whitespace().skip(1).take(8);
+    let fields: Vec<f64> = fields.filter_map(|field| field.parse().ok()).collect();
+    Some((*fields.get(7)?, fields.iter().sum()))
+}
+
+/// Makes a folder, or takes the files of an earlier run out of it.
+fn empty(folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|ending| ending == "json" || ending == "svg") {
+            fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
+        }
+    }
+    Ok(())
 }
 
 /// A file of what is measured with, as it is shown.

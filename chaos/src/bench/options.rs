@@ -27,7 +27,7 @@ pub struct BenchOptions {
     pub rounds: usize,
     /// How long each measurement takes.
     pub time: Duration,
-    /// Folder for `benchmarks.md` and `benchmarks/`.
+    /// Folder for `benchmarks.md` and `benchmarks/`, or `benchmarks-part.md` and `benchmarks-part/`.
     pub out: PathBuf,
     /// Whether the folders of the servers stay when they have gone.
     pub keep: bool,

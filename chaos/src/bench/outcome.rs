@@ -6,6 +6,8 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::binary::temporary_folder;
+
 use super::{
     plot::Plot,
     row::Row,
@@ -63,6 +65,8 @@ pub(super) struct Outcome {
     pub(super) samples: BTreeMap<String, Value>,
     /// How long all of it took.
     pub(super) seconds: f64,
+    /// The share of the machine's time that its host gave to others meanwhile, if that is told.
+    pub(super) stolen: Option<f64>,
     #[serde(skip)]
     pub(super) plots: Vec<Plot>,
     /// Whether it was of the size that the targets speak of.
@@ -88,22 +92,23 @@ impl Outcome {
             measurements: Vec::new(),
             samples: BTreeMap::new(),
             seconds: 0.0,
+            stolen: None,
             plots: Vec::new(),
             judging,
             row,
         }
     }
 
-    /// Holds a figure against the target of this key.
+    /// Holds a figure against the target of this key: the median of what it was in each round, or the only one.
     ///
     /// # Errors
     /// If the row has no such target.
-    pub(super) fn judge(&mut self, key: &str, measured: f64) -> Result<()> {
+    pub(super) fn judge(&mut self, key: &str, rounds: &[f64]) -> Result<()> {
         let target = self.row.targets.iter().find(|target| target.key == key);
         let target = target.with_context(|| format!("{} has no target {key}", self.name))?;
         let place = self.targets.iter_mut().find(|judged| judged.key == key);
         let place = place.with_context(|| format!("{} has no place for {key}", self.name))?;
-        *place = Judged::of(target, measured);
+        *place = Judged::of(target, rounds);
         if !self.judging {
             place.met = None;
         }
@@ -119,9 +124,24 @@ impl Outcome {
             .with_context(|| format!("{target} was not measured: {case}"))
     }
 
-    /// Remembers how a server was started.
+    /// Remembers how a server was started, the first time.
     pub(super) fn setup(&mut self, name: &str, command: String, config: String) {
+        if self.setups.iter().any(|setup| setup.name == name) {
+            return;
+        }
+        // Nobody has this folder who reads the page.
+        let config = match temporary_folder() {
+            Ok(folder) => config.replace(&format!("{}/", folder.display()), ""),
+            Err(_) => config,
+        };
         self.setups.push(Setup { name: name.to_owned(), command, config });
+    }
+
+    /// Remembers what loaded the servers; the same only once.
+    pub(super) fn command(&mut self, command: String) {
+        if !self.commands.contains(&command) {
+            self.commands.push(command);
+        }
     }
 
     /// Remembers numbers that are no measurement of a load.

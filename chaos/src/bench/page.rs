@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::{
     machine::{Machine, Version},
     outcome::{Outcome, Table},
+    rows,
     target::Judged,
 };
 use crate::report::Verdict;
@@ -27,17 +28,20 @@ pub(super) struct Run {
     pub(super) started_unix_s: u64,
     /// Whether everything had the size that the targets speak of.
     pub(super) whole: bool,
+    /// Whether no row was left out.
+    pub(super) of_all_rows: bool,
     #[serde(skip)]
     pub(super) outcomes: Vec<Outcome>,
 }
 
 impl Run {
-    /// Void if a row could not be measured or nothing was judged; else as the targets are met.
+    /// Void if a row could not be measured or a target was not judged; else as the targets are met.
     pub(super) fn verdict(&self) -> Verdict {
         let rows = self.outcomes.iter().map(|outcome| {
-            let judged = || outcome.targets.iter().filter_map(|judged| judged.met);
-            match (&outcome.failed, judged().next()) {
-                (None, Some(_)) if judged().all(|met| met) => Verdict::Held,
+            let judged: Option<Vec<bool>> =
+                outcome.targets.iter().map(|judged| judged.met).collect();
+            match (&outcome.failed, judged) {
+                (None, Some(all)) if all.iter().all(|met| *met) => Verdict::Held,
                 (None, Some(_)) => Verdict::Violated,
                 _ => Verdict::Void,
             }
@@ -45,7 +49,13 @@ impl Run {
         Verdict::of_all(rows)
     }
 
-    /// Writes the page, and the run's own figures beside those of the rows.
+    /// The folder of its files, and the name of its page without the ending. A run of less than everything has others, and
+    /// leaves those of the last whole run alone.
+    pub(super) fn name(&self) -> &'static str {
+        if self.of_all_rows && self.whole { "benchmarks" } else { "benchmarks-part" }
+    }
+
+    /// Writes the page as far as it has come, and the run's own figures beside those of the rows.
     ///
     /// # Errors
     /// If a file cannot be written.
@@ -54,8 +64,8 @@ impl Run {
             let path = folder.join(name);
             fs::write(&path, text).with_context(|| format!("write {}", path.display()))
         };
-        write("benchmarks/run.json", serde_json::to_string_pretty(self)? + "\n")?;
-        write("benchmarks.md", self.page()?)
+        write(&format!("{}/run.json", self.name()), serde_json::to_string_pretty(self)? + "\n")?;
+        write(&format!("{}.md", self.name()), self.page()?)
     }
 
     fn page(&self) -> Result<String> {
@@ -64,13 +74,14 @@ impl Run {
         self.machine(&mut text)?;
         self.summary(&mut text)?;
         for outcome in &self.outcomes {
-            row(&mut text, outcome)?;
+            row(&mut text, outcome, self.name())?;
         }
         Ok(text)
     }
 
     fn introduction(&self) -> String {
         let size = match self.whole {
+            true if self.outcomes.len() < rows::count() => " This run was of some rows only.",
             true => "",
             false => {
                 " Everything is as small as it can be: this run shows that the benchmarks work, and nothing more."
@@ -84,10 +95,11 @@ impl Run {
             "Tercet and its peers on one machine, in one run, in turn: in each round another one begins. `make bench` \
              installs the peers, builds Tercet with optimisation, runs all of this again, and writes this page; \
              `tercet-chaos bench --rows 1,storm` does a part of it. Machines differ, and so does the same machine an hour \
-             later: ratios of one run are worth more than any figure here. Ratios are medians of those of each round. \
-             Durability, verification and linearizability are on everywhere; nothing is configured for speed.{size}\n\n\
+             later: ratios of one run are worth more than any figure here. A ratio is taken in each round; what counts is the median, with the least and the most in brackets. \
+             Tercet runs with its defaults: durability, verification and linearizability are on in every \
+             figure.{size}\n\n\
              This run was `{}`, on {}.{commit} The load is [`tercet-chaos load`](load.md), which has cores in common with \
-             what it measures. The figures behind every picture are in the JSON beside it, and in `benchmarks/run.json`.",
+             what it measures. The figures of every round are in the JSON of each row.",
             self.command,
             date(self.started_unix_s)
         )
@@ -112,8 +124,8 @@ impl Run {
         if machine.was_busy() {
             writeln!(
                 text,
-                "The machine had other work when the run began (load {:.1}).\n",
-                machine.load_before
+                "The machine had other work when the run began ({:.1} cores were in use).\n",
+                machine.busy_cores
             )?;
         }
         Ok(())
@@ -129,7 +141,12 @@ impl Run {
             for judged in &outcome.targets {
                 let Judged { words, wanted, .. } = judged;
                 let shown = judged.shown.as_deref().unwrap_or("–");
-                writeln!(text, "| {title} | {words} | {wanted} | {shown} | {} |", judged.word())?;
+                let failed = if outcome.failed.is_some() { ", but the row has failed" } else { "" };
+                writeln!(
+                    text,
+                    "| {title} | {words} | {wanted} | {shown} | {}{failed} |",
+                    judged.word()
+                )?;
             }
         }
         text.push('\n');
@@ -137,13 +154,13 @@ impl Run {
     }
 }
 
-fn row(text: &mut String, outcome: &Outcome) -> Result<()> {
+fn row(text: &mut String, outcome: &Outcome, folder: &str) -> Result<()> {
     writeln!(text, "## {}\n\n{}\n", outcome.title, outcome.words)?;
     if let Some(reason) = &outcome.failed {
-        writeln!(text, "This was not measured to its end: {reason}\n")?;
+        writeln!(text, "This was not measured to its end:\n\n```text\n{}\n```\n", reason.trim())?;
     }
     for plot in &outcome.plots {
-        writeln!(text, "![{}](benchmarks/{})\n", plot.title, outcome.picture(plot))?;
+        writeln!(text, "![{}]({folder}/{})\n", plot.title, outcome.picture(plot))?;
     }
     for table in &outcome.tables {
         show(text, table)?;
@@ -151,12 +168,22 @@ fn row(text: &mut String, outcome: &Outcome) -> Result<()> {
     for note in &outcome.notes {
         writeln!(text, "{note}\n")?;
     }
-    if !outcome.commands.is_empty() {
-        writeln!(text, "<details><summary>Commands and configuration</summary>\n\n```console")?;
-        for command in &outcome.commands {
-            writeln!(text, "$ {command}")?;
+    if let Some(stolen) = outcome.stolen.filter(|stolen| *stolen > 0.01) {
+        writeln!(
+            text,
+            "The machine's host gave {:.0} % of its time to others meanwhile.\n",
+            stolen * 100.0
+        )?;
+    }
+    if !outcome.commands.is_empty() || !outcome.setups.is_empty() {
+        writeln!(text, "<details><summary>Commands and configuration</summary>\n")?;
+        if !outcome.commands.is_empty() {
+            text.push_str("```console\n");
+            for command in &outcome.commands {
+                writeln!(text, "$ {command}")?;
+            }
+            text.push_str("```\n\n");
         }
-        text.push_str("```\n\n");
         for setup in &outcome.setups {
             writeln!(
                 text,
@@ -170,7 +197,7 @@ fn row(text: &mut String, outcome: &Outcome) -> Result<()> {
     }
     writeln!(
         text,
-        "Figures: [`{file}.json`](benchmarks/{file}.json), {:.0} s.\n",
+        "Figures: [`{file}.json`]({folder}/{file}.json), {:.0} s.\n",
         outcome.seconds,
         file = outcome.file()
     )?;
@@ -218,7 +245,7 @@ mod tests {
         let row = chosen(&["start".to_owned()]).unwrap().remove(0);
         let mut outcome = Outcome::new(row, true);
         for (key, measured) in judged {
-            outcome.judge(key, *measured).unwrap();
+            outcome.judge(key, &[*measured]).unwrap();
         }
         Run {
             machine: Machine { processor: "Some CPU".to_owned(), cores: 2, ..Machine::default() },
@@ -227,6 +254,7 @@ mod tests {
             commit: options().commit,
             started_unix_s: 1_795_392_000,
             whole: true,
+            of_all_rows: true,
             outcomes: vec![outcome],
         }
     }

@@ -1,8 +1,10 @@
 //! What is compared: registries and file servers, each with a folder and ports of its own.
 
-use std::{fs, path::Path, process::Command, sync::Arc, time::Duration};
+use std::{
+    fs, path::Path, process::Command, sync::Arc, thread::available_parallelism, time::Duration,
+};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use tokio::net::TcpStream;
 
 use super::{Bench, outcome::Outcome};
@@ -27,17 +29,19 @@ pub(super) const REPOSITORY: &str = "bench/image";
 /// Its tag.
 pub(super) const TAG: &str = "1.0";
 
-/// The names in the figures.
+/// The names in the figures. They stand in commands too: without spaces and commas.
 pub(super) const TERCET: &str = "tercet";
-pub(super) const TERCET_THREE: &str = "tercet ×3";
+pub(super) const TERCET_THREE: &str = "tercet-3";
 pub(super) const NGINX: &str = "nginx";
 pub(super) const DISTRIBUTION: &str = "distribution";
-pub(super) const ETCD: &str = "etcd ×3";
+pub(super) const ETCD: &str = "etcd-3";
 
 /// Of the image that is pulled afterwards.
 const PUSH_DEADLINE: Duration = Duration::from_secs(300);
 
 const LEADER_DEADLINE: Duration = Duration::from_secs(30);
+/// Until nginx has started its workers.
+const WORKERS_DEADLINE: Duration = Duration::from_secs(10);
 
 /// What listeners speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,8 +77,10 @@ pub(super) fn tercet(
     if bench.options.keep {
         cluster.keep_folder();
     }
-    let config = super::shown(&cluster.replica(0).config)?;
-    outcome.setup(name, "tercet serve --config r0.toml".to_owned(), config.to_string());
+    let config = &cluster.replica(0).config;
+    let file = config.file_name().context("a configuration has a file")?.display();
+    let command = format!("tercet serve --config {file}");
+    outcome.setup(name, command, super::shown(config)?.to_string());
     Ok(cluster)
 }
 
@@ -120,7 +126,9 @@ pub(super) fn push(
 /// nginx, which serves an image as files where a registry has its manifest and blobs.
 #[derive(Debug)]
 pub(super) struct Nginx {
-    daemon: Daemon,
+    _daemon: Daemon,
+    /// Of the master, and of the workers, which do the work.
+    pids: Vec<u32>,
     url: String,
     _ports: PortBlock,
     _scratch: Scratch,
@@ -145,21 +153,30 @@ impl Nginx {
         write_image(&folder.join("www"), image)?;
         let address = format!("127.0.0.1:{}", ports.first());
         let config = folder.join("nginx.conf");
-        fs::write(&config, nginx_config(&folder, &address, certificate))?;
+        let workers = available_parallelism().map_or(1, usize::from);
+        fs::write(&config, nginx_config(&folder, &address, workers, certificate))?;
         let nginx = Tool::find("nginx")?;
         let mut command = Command::new(nginx.path());
         command.arg("-c").arg(&config).arg("-p").arg(&folder);
         command.args(["-e", "error.log"]);
         let daemon = bench.wait(listening("nginx", command, &folder.join("log"), &address))?;
+        let master = daemon.pid();
+        // It listens before it has all of them, and the processor time of the master alone would be nearly none.
+        let started = wait_until("nginx has its workers", WORKERS_DEADLINE, || async {
+            let children = children(master)?;
+            ensure!(children.len() == workers, "{} of {workers} workers", children.len());
+            Ok(children)
+        });
+        let mut pids = bench.wait(started)?;
+        pids.push(master);
         outcome.setup(NGINX, "nginx -c nginx.conf".to_owned(), super::shown(&config)?.to_string());
         let scheme = if certificate.is_some() { "https" } else { "http" };
-        Ok(Self { daemon, url: format!("{scheme}://{address}"), _ports: ports, _scratch: scratch })
+        let url = format!("{scheme}://{address}");
+        Ok(Self { _daemon: daemon, pids, url, _ports: ports, _scratch: scratch })
     }
 
     pub(super) fn target(&self) -> LoadTarget {
-        let mut pids = children(self.daemon.pid());
-        pids.push(self.daemon.pid());
-        target(NGINX, vec![self.url.clone()], pids)
+        target(NGINX, vec![self.url.clone()], self.pids.clone())
     }
 }
 
@@ -182,7 +199,15 @@ fn write_image(root: &Path, image: &Image) -> Result<()> {
 }
 
 /// The usual settings of a file server that is to be fast.
-fn nginx_config(folder: &Path, address: &str, certificate: Option<&Certificate>) -> String {
+///
+/// Each worker has a listening socket of its own. With one for all of them, the first one that wakes up would take nearly
+/// all connections, and keep them.
+fn nginx_config(
+    folder: &Path,
+    address: &str,
+    workers: usize,
+    certificate: Option<&Certificate>,
+) -> String {
     let folder = folder.display();
     let (listen, tls) = match certificate {
         None => (address.to_owned(), String::new()),
@@ -202,9 +227,9 @@ fn nginx_config(folder: &Path, address: &str, certificate: Option<&Certificate>)
         .collect();
     // As root its workers would be another user, who cannot read the folder.
     format!(
-        "user root;\ndaemon off;\nworker_processes auto;\npid {folder}/nginx.pid;\n\
+        "user root;\ndaemon off;\nworker_processes {workers};\nworker_rlimit_nofile 65536;\npid {folder}/nginx.pid;\n\
          events {{ worker_connections 4096; }}\nhttp {{\n  access_log off;\n  sendfile on;\n  tcp_nopush on;\n  \
-         keepalive_requests 1000000000;\n{temporary}  server {{\n    listen {listen} backlog=4096;\n{tls}    \
+         keepalive_requests 1000000000;\n{temporary}  server {{\n    listen {listen} reuseport backlog=4096;\n{tls}    \
          root {folder}/www;\n  }}\n}}\n"
     )
 }
@@ -265,8 +290,9 @@ impl Distribution {
 /// Three members of etcd.
 pub(super) fn etcd(bench: &Bench, outcome: &mut Outcome) -> Result<Etcd> {
     let etcd = bench.wait(Etcd::start())?;
-    let words = format!("{MEMBERS} members with default settings, data on the same disk");
-    outcome.setup(ETCD, "etcd --name etcd-0 --initial-cluster …".to_owned(), words);
+    let lines: Vec<String> =
+        (0..MEMBERS).map(|index| format!("etcd {}", etcd.arguments(index).join(" "))).collect();
+    outcome.setup(ETCD, "etcd --name etcd-0 …".to_owned(), lines.join("\n"));
     Ok(etcd)
 }
 
@@ -290,14 +316,22 @@ async fn listening(
 }
 
 /// The processes that a process has started.
-fn children(pid: u32) -> Vec<u32> {
-    let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    text.split_whitespace().filter_map(|word| word.parse().ok()).collect()
+///
+/// # Errors
+/// If there are none.
+fn children(pid: u32) -> Result<Vec<u32>> {
+    let path = format!("/proc/{pid}/task/{pid}/children");
+    let text = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+    let children: Vec<u32> = text.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    ensure!(!children.is_empty(), "process {pid} has no children");
+    Ok(children)
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::process::Stdio;
+
     use super::*;
 
     #[test]
@@ -312,14 +346,28 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn a_process_knows_its_children() {
+        // `cat` waits for its input: the shell has it as its child meanwhile.
+        let mut command = Command::new("sh");
+        command.args(["-c", "cat; true"]).stdin(Stdio::piped());
+        let mut shell = command.stdout(Stdio::null()).spawn().unwrap();
+        let pid = shell.id();
+        let found =
+            wait_until("it has a child", WORKERS_DEADLINE, || async { children(pid) }).await;
+        drop(shell.stdin.take());
+        shell.wait().unwrap();
+        assert_eq!(found.unwrap().len(), 1);
+        assert!(children(shell.id()).is_err());
+    }
+
     #[test]
-    fn a_process_knows_its_children() {
-        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
-        // The list is that of the thread that has started them.
-        let of_thread = fs::read_to_string("/proc/thread-self/children").unwrap();
-        assert!(of_thread.split_whitespace().any(|word| word == child.id().to_string()));
-        child.kill().unwrap();
-        child.wait().unwrap();
-        assert!(children(u32::MAX).is_empty());
+    fn every_worker_of_nginx_listens_by_itself() {
+        let folder = Path::new("/somewhere");
+        let certificate = Certificate { certificate: "/c.pem".into(), key: "/k.pem".into() };
+        let plain = nginx_config(folder, "127.0.0.1:1", 2, None);
+        assert!(plain.contains("listen 127.0.0.1:1 reuseport backlog=4096;"), "{plain}");
+        let tls = nginx_config(folder, "127.0.0.1:1", 2, Some(&certificate));
+        assert!(tls.contains("listen 127.0.0.1:1 ssl reuseport backlog=4096;"), "{tls}");
     }
 }

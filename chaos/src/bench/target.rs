@@ -2,7 +2,10 @@
 
 use serde::Serialize;
 
-use super::unit::Unit;
+use super::{
+    series::{median, quantile},
+    unit::Unit,
+};
 
 /// How a figure is held against a number.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -15,12 +18,13 @@ pub(super) enum Bound {
 }
 
 impl Bound {
-    /// Whether a figure is within it. One that is no number is not.
+    /// Whether a figure is within it. One that is no number is not, nor is what is divided by nothing.
     fn holds(self, measured: f64) -> bool {
-        match self {
-            Self::AtLeast(least) => measured >= least,
-            Self::AtMost(most) => measured <= most,
-        }
+        measured.is_finite()
+            && match self {
+                Self::AtLeast(least) => measured >= least,
+                Self::AtMost(most) => measured <= most,
+            }
     }
 }
 
@@ -96,11 +100,16 @@ impl Judged {
         Self { key, words, wanted: target.wanted(), measured: None, shown: None, met: None }
     }
 
-    /// With what was measured.
-    pub(super) fn of(target: &Target, measured: f64) -> Self {
-        let shown = Some(target.unit.show(measured));
+    /// With what was measured: the median of all rounds, shown with the least and the most of them.
+    pub(super) fn of(target: &Target, rounds: &[f64]) -> Self {
+        let measured = median(rounds);
+        let (least, most) = (quantile(rounds, 0.0), quantile(rounds, 1.0));
+        let mut shown = target.unit.show(measured);
+        if rounds.len() > 1 {
+            shown = format!("{shown} ({}–{})", target.unit.show(least), target.unit.show(most));
+        }
         let met = Some(target.bound.holds(measured));
-        Self { measured: Some(measured), shown, met, ..Self::not_yet(target) }
+        Self { measured: Some(measured), shown: Some(shown), met, ..Self::not_yet(target) }
     }
 
     /// The judgement in a word.
@@ -129,6 +138,7 @@ mod tests {
         assert!(Bound::AtLeast(1.0).holds(1.0) && !Bound::AtLeast(1.0).holds(0.999));
         assert!(Bound::AtMost(250.0).holds(250.0) && !Bound::AtMost(250.0).holds(250.1));
         assert!(!Bound::AtLeast(0.0).holds(f64::NAN) && !Bound::AtMost(9.0).holds(f64::NAN));
+        assert!(!Bound::AtLeast(3.0).holds(f64::INFINITY));
     }
 
     #[test]
@@ -136,8 +146,11 @@ mod tests {
         let target = Target::ratio("nginx", 0.9, "bytes per second, of nginx");
         let open = Judged::not_yet(&target);
         assert_eq!((open.wanted.as_str(), open.measured, open.met), ("≥ 0.90 ×", None, None));
-        assert_eq!(Judged::of(&target, 0.95).met, Some(true));
-        let missed = Judged::of(&target, 0.5);
-        assert_eq!((missed.shown.as_deref(), missed.met), (Some("0.50 ×"), Some(false)));
+        assert_eq!(Judged::of(&target, &[0.95]).met, Some(true));
+        let missed = Judged::of(&target, &[0.5, 0.4, 0.95]);
+        assert_eq!(
+            (missed.shown.as_deref(), missed.met),
+            (Some("0.50 × (0.40 ×–0.95 ×)"), Some(false))
+        );
     }
 }

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::Command, time::Duration};
 
 use anyhow::Result;
-use tercet_chaos::{BenchOptions, Extent, Verdict, say};
+use tercet_chaos::{BenchOptions, Extent, Verdict};
 
 use super::wrong_use;
 
@@ -21,7 +21,7 @@ pub(super) struct BenchArguments {
     /// How long each measurement takes that no number of operations ends [default: 4; quick: 1].
     #[arg(long, value_name = "N")]
     seconds: Option<u64>,
-    /// Where benchmarks.md and the folder benchmarks go: docs/src of the work tree.
+    /// Where benchmarks.md and the folder benchmarks go, or benchmarks-part of a run of less than everything.
     #[arg(long, value_name = "FOLDER")]
     out: PathBuf,
     /// Keeps the folders of the servers.
@@ -47,14 +47,17 @@ pub(super) fn bench(arguments: &BenchArguments) -> Result<Verdict> {
     if let Some(problem) = options.problem() {
         return Err(wrong_use(problem));
     }
-    let verdict = tercet_chaos::bench(options)?;
-    say(&format!("page: {}", arguments.out.join("benchmarks.md").display()));
-    Ok(verdict)
+    tercet_chaos::bench(options)
 }
 
-/// The commit of the work tree, if this is one.
+/// The commit of the work tree, if this is one, and whether it has changes that are in none.
 fn commit() -> Option<String> {
-    let said = Command::new("git").args(["rev-parse", "--short=12", "HEAD"]).output().ok()?;
-    let text = String::from_utf8(said.stdout).ok()?;
-    said.status.success().then(|| text.trim().to_owned()).filter(|text| !text.is_empty())
+    let git = |arguments: &[&str]| {
+        let said = Command::new("git").args(arguments).output().ok()?;
+        let text = String::from_utf8(said.stdout).ok()?;
+        said.status.success().then(|| text.trim().to_owned())
+    };
+    let commit = git(&["rev-parse", "--short=12", "HEAD"]).filter(|text| !text.is_empty())?;
+    let changed = git(&["status", "--porcelain", "--untracked-files=no"])?;
+    Some(if changed.is_empty() { commit } else { format!("{commit}, changed") })
 }

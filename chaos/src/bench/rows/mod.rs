@@ -30,6 +30,11 @@ static ROWS: [&Row; 11] = [
     &start::ROW,
 ];
 
+/// How many rows there are.
+pub(super) fn count() -> usize {
+    ROWS.len()
+}
+
 /// The rows of these numbers or names; without any, all.
 ///
 /// # Errors

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::super::{
     Bench,
@@ -41,7 +41,7 @@ fn measure(bench: &Bench, outcome: &mut Outcome) -> Result<()> {
         times.push(start.elapsed().as_secs_f64() * 1e3);
         bench.wait(cluster.shut_down())?;
     }
-    outcome.judge("ready", median(&times))?;
+    outcome.judge("ready", &times)?;
     let mut table = Table::new(&["starts", "median", "slowest"]);
     table.line([
         times.len().to_string(),
@@ -60,6 +60,8 @@ pub(super) async fn ready(cluster: &Cluster, index: usize, deadline: Duration) -
             tokio::time::sleep(PAUSE).await;
         }
     };
-    tokio::time::timeout(deadline, asking).await?;
-    Ok(())
+    let name = &cluster.replica(index).name;
+    tokio::time::timeout(deadline, asking)
+        .await
+        .with_context(|| format!("{name} was not ready within {deadline:?}"))
 }

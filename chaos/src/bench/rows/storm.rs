@@ -11,7 +11,7 @@ use super::super::{
     },
     plot::Plot,
     row::Row,
-    series::{megabytes_per_second, p50_ms},
+    series::{megabytes_per_second, p50_ms, quantile},
     target::Target,
     unit::Unit,
 };
@@ -29,7 +29,11 @@ pub(super) const ROW: Row = Row {
             goes before that does not count.",
     targets: &[
         Target::ratio("nginx", 0.9, "bytes per second of all clients together, of nginx"),
-        Target::ratio_at_most("slowest", 3.0, "time of the slowest client, of the median's"),
+        Target::ratio_at_most(
+            "slowest",
+            3.0,
+            "time of the slowest client of all rounds, of its storm's median",
+        ),
     ],
     body: measure,
 };
@@ -51,9 +55,10 @@ fn measure(bench: &Bench, outcome: &mut Outcome) -> Result<()> {
     let all: Vec<_> =
         names.iter().map(|name| outcome.series(&case, name)).collect::<Result<_>>()?;
     let [ours, ceiling, _] = all.as_slice() else { return Ok(()) };
-    outcome.judge("nginx", ours.over(ceiling, megabytes_per_second))?;
-    let slowest = ours.each(slowest_to_median).into_iter().fold(0.0, f64::max);
-    outcome.judge("slowest", slowest)?;
+    outcome.judge("nginx", &ours.over(ceiling, megabytes_per_second))?;
+    // Of all rounds the worst, not the median.
+    let slowest = quantile(&ours.each(slowest_to_median), 1.0);
+    outcome.judge("slowest", &[slowest])?;
     let mut table = Table::new(&["server", "MB/s", "median client", "slowest / median"]);
     for series in &all {
         table.line([
