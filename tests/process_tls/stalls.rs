@@ -26,7 +26,7 @@ async fn a_handshake_that_stalls_is_cut_and_counted() {
         read_all(&mut stream).await;
     }
     let cut = "tercet_connections_cut_total{listener=\"registry\",reason=\"handshake\"}";
-    assert_eq!(replica.metric(cut).await, Some(2.0));
+    until("both cuts", async || (replica.metric(cut).await == Some(2.0)).then_some(())).await;
 }
 
 #[tokio::test]
