@@ -24,7 +24,8 @@ use crate::{
 const CLIENTS: [usize; 3] = [1, 16, 64];
 /// About the bytes of the manifest that every new tag brings along.
 const VALUE_BYTES: usize = 700;
-const WARM_UP: Duration = Duration::from_millis(500);
+/// As long as that of a load.
+const WARM_UP: Duration = Duration::from_secs(1);
 
 pub(super) const ROW: Row = Row {
     number: 6,
