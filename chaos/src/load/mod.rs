@@ -50,8 +50,8 @@ use progress::Progress;
 use report::settings;
 use site::{Site, make_image, prepare};
 
-/// Measures all targets, one after the other. In each round another one begins, and every second round goes the other way
-/// round, so that none of them always has the machine as the same other one has left it.
+/// Measures all targets, one after the other. In each round another one begins, so that none of them always has the
+/// machine as another one has left it.
 ///
 /// # Errors
 /// If the options make no sense, a target cannot be prepared, or the machine has no room for so many clients. What goes
@@ -69,7 +69,7 @@ pub fn load(options: LoadOptions) -> Result<LoadReport> {
     let mut rounds = Vec::new();
     for round in 0..options.rounds {
         for turn in 0..options.targets.len() {
-            let index = whose_turn(options.targets.len(), round, turn);
+            let index = (round + turn) % options.targets.len().max(1);
             let target = options.targets.get(index).zip(sites.get(index));
             let ((target, sites), results) =
                 target.zip(results.get_mut(index)).context("a target has a number")?;
@@ -92,12 +92,6 @@ pub fn load(options: LoadOptions) -> Result<LoadReport> {
         targets: targets.map(|(target, results)| results.figures(target)).collect::<Result<_>>()?,
         rounds,
     })
-}
-
-/// The number of the target whose turn it is.
-fn whose_turn(targets: usize, round: usize, turn: usize) -> usize {
-    let place = if round.is_multiple_of(2) { turn } else { targets.saturating_sub(turn + 1) };
-    (round + place) % targets.max(1)
 }
 
 /// What was measured of one target.
