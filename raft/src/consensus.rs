@@ -379,7 +379,7 @@ impl Consensus {
 
     /// Returns once this replica's role is another one than `role`; never, if Raft has stopped.
     pub async fn role_changed(&self, role: Role) {
-        let mut metrics = self.inner.raft.metrics();
+        let mut metrics = self.inner.raft.server_metrics();
         loop {
             if Role::of(metrics.borrow_and_update().state) != role {
                 return;
@@ -457,16 +457,12 @@ impl Consensus {
     /// Returns when Raft has stopped by itself, with the reason: a storage error, or a bug. The
     /// process must end then.
     pub async fn failed(&self) -> String {
-        let mut metrics = self.inner.raft.metrics();
-        loop {
-            let stopped = metrics.borrow_and_update().running_state.clone().err();
-            if let Some(error) = stopped {
-                return error.to_string();
-            }
-            if metrics.changed().await.is_err() {
-                return "raft has stopped".to_owned();
-            }
-        }
+        // These end with Raft. The others say why it ended, but change several times with each entry: whoever waits for
+        // them is woken for nothing, and a thread with it.
+        let mut metrics = self.inner.raft.server_metrics();
+        while metrics.changed().await.is_ok() {}
+        let stopped = self.inner.raft.metrics().borrow_watched().running_state.clone().err();
+        stopped.map_or_else(|| "raft has stopped".to_owned(), |error| error.to_string())
     }
 }
 
