@@ -24,7 +24,7 @@ use crate::error::{ProposeError, RaftError, RpcError};
 use crate::identity::Identity;
 use crate::latency::{Latency, PeerLatencies};
 use crate::log::LogStore;
-use crate::machine::{BlobFeed, Collected, CollectedFeed, Machine, State};
+use crate::machine::{BlobFeed, Collected, CollectedFeed, Machine, State, nothing_synced};
 use crate::network::{NetworkFactory, RpcKind, Target, Transport};
 use crate::outcome::Outcome;
 use crate::read::{self, Freshness, ReadBarrier};
@@ -630,6 +630,8 @@ fn check_log_against_state(
         return Ok(if replaced { LogEnd::BeforeState } else { LogEnd::WithState });
     }
     match state.log_must_reach().map_err(io)? {
+        // Also a log without any entry reaches that.
+        Some(synced) if synced == nothing_synced() => Ok(LogEnd::BeforeState),
         Some(synced) if log.last_log_id.max(installed) >= Some(synced) => Ok(LogEnd::BeforeState),
         _ => Err(RaftError::LogLost {
             path: data.log(),
@@ -764,7 +766,23 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir::new(dir.path().to_owned());
         let silent = machine(&data, &[id(1, 0), id(1, 1)], None);
+        silent.state().forget_log_synced().unwrap();
+        // Nor does it while nothing is known to be synced.
+        let next = Entry { log_id: id(1, 2), payload: Payload::Blank };
+        silent.state().apply(vec![next]).unwrap();
         let checked = check_log_against_state(&log_until(id(1, 0)), &silent, &data);
         assert!(matches!(checked, Err(RaftError::LogLost { .. })));
+    }
+
+    #[test]
+    fn a_new_state_may_have_what_its_log_never_synced() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::new(dir.path().to_owned());
+        let new = machine(&data, &[id(1, 0), id(1, 1)], None);
+        let check = |log: LogState<TypeConfig>| check_log_against_state(&log, &new, &data);
+        assert_eq!(check(log_until(id(1, 0))).unwrap(), LogEnd::BeforeState);
+        let empty = LogState { last_purged_log_id: None, last_log_id: None };
+        assert_eq!(check(empty).unwrap(), LogEnd::BeforeState);
+        assert_eq!(check(log_until(id(1, 1))).unwrap(), LogEnd::WithState);
     }
 }

@@ -239,6 +239,13 @@ pub(crate) fn not_whole(world: &World) -> Option<String> {
         if applied < newest {
             return Some(format!("{} has applied {applied} of {newest}", machine.name));
         }
+        // After a loss of power what was committed may be in the logs only, until the next leader has committed again.
+        if applied < status.last_log {
+            return Some(format!(
+                "{} has applied {applied} of its log of {}",
+                machine.name, status.last_log
+            ));
+        }
         positions.push((applied, status.leader));
     }
     if positions.windows(2).any(|pair| pair.first() != pair.last()) {

@@ -41,7 +41,8 @@ pub use retention::{PULLS_MAX, RETIRED_MAX};
 pub use snapshot::SnapshotDir;
 pub(crate) use snapshot::{SnapshotBuilder, SnapshotStore, fresh_dir as fresh_snapshot_dir};
 pub(crate) use state::{
-    KEY_INSTALLED, KEY_LAST_APPLIED, KEY_LOG_SYNCED, KEY_MEMBERSHIP, State, verify_checkpoint,
+    KEY_INSTALLED, KEY_LAST_APPLIED, KEY_LOG_SYNCED, KEY_MEMBERSHIP, State, nothing_synced,
+    verify_checkpoint,
 };
 
 /// Entries applied in one RocksDB write batch at most.

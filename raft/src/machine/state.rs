@@ -22,7 +22,8 @@ use crate::outcome::Outcome;
 use crate::records::{LOG_ID, LogIdRecord, decode_membership, encode_membership, to_io};
 use crate::state_hash::{self, StateHash};
 use crate::type_config::alias::{
-    Entry, LogId, Membership, Payload, SnapshotMeta, StoredMembership, WatchReceiver, WatchSender,
+    Entry, LeaderId, LogId, Membership, Payload, SnapshotMeta, StoredMembership, WatchReceiver,
+    WatchSender,
 };
 use crate::type_config::{NodeId, ReplicaNode, TypeConfig};
 
@@ -34,6 +35,12 @@ pub(crate) const KEY_INSTALLED: &[u8] = b"installed_snapshot";
 /// once a majority has them, which this replica need not be part of: a power loss may take entries from the log that
 /// the state has.
 pub(crate) const KEY_LOG_SYNCED: &[u8] = b"log_synced";
+
+/// What a new state says in its place: entries are applied to it before any of its log is known to be synced. A state of
+/// an older version says nothing instead.
+pub(crate) fn nothing_synced() -> LogId {
+    LogId { leader_id: LeaderId { term: 0, node_id: 0 }, index: 0 }
+}
 
 /// Records read at once while a received checkpoint is verified.
 const VERIFY_PAGE: usize = 64;
@@ -120,9 +127,20 @@ impl State {
         self.log_synced.get().and_then(|synced| synced())
     }
 
-    /// The entry that the log has to reach, whatever happened to the machine; `None` if an older version wrote this.
+    /// The entry that the log has to reach, whatever happened to the machine: perhaps [`nothing_synced`]. `None` if an older
+    /// version wrote this.
     pub(crate) fn log_must_reach(&self) -> io::Result<Option<LogId>> {
         self.with_db(|db| position(db, KEY_LOG_SYNCED).map_err(to_io))
+    }
+
+    /// As an older version would have left it.
+    #[cfg(test)]
+    pub(crate) fn forget_log_synced(&self) -> io::Result<()> {
+        self.with_db(|db| {
+            let mut batch = MetaBatch::new(db);
+            batch.delete(Table::System, KEY_LOG_SYNCED);
+            batch.commit().map_err(to_io)
+        })
     }
 
     /// Index of the snapshot this database came from, if it did.
@@ -212,13 +230,18 @@ impl State {
             if let Some(id) = last {
                 let bytes = encode(LOG_ID, &LogIdRecord::from(&id)).map_err(to_io)?;
                 batch.put(Table::System, KEY_LAST_APPLIED, bytes);
-                if let Some(synced) = self.synced()
-                    // Else it may be an entry that this leader's have replaced.
-                    && (synced >= id || synced.leader_id == id.leader_id)
-                {
-                    // What is applied is never cut off the log again; what lies behind may be.
-                    let record = LogIdRecord::from(&synced.min(id));
-                    let bytes = encode(LOG_ID, &record).map_err(to_io)?;
+                // What is applied is never cut off the log again; what lies behind may be. An entry of another leader may be
+                // one that this leader's have replaced.
+                let followed = self.synced();
+                let followed =
+                    followed.filter(|synced| *synced >= id || synced.leader_id == id.leader_id);
+                let synced = match followed {
+                    Some(synced) => Some(synced.min(id)),
+                    None if self.applied.borrow_watched().is_none() => Some(nothing_synced()),
+                    None => None,
+                };
+                if let Some(synced) = synced {
+                    let bytes = encode(LOG_ID, &LogIdRecord::from(&synced)).map_err(to_io)?;
                     batch.put(Table::System, KEY_LOG_SYNCED, bytes);
                 }
             }
