@@ -64,6 +64,12 @@ bench: test-deps build-deps ## Measure Tercet beside its peers and write docs/sr
 	$(CARGO_TARGET_DIR)/release/tercet-chaos bench --out docs/src $(if $(ROWS),--rows $(ROWS)) \
 		$(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS_EACH),--seconds $(SECONDS_EACH))
 
+# As root, with the machine to itself, for about a quarter of an hour. ROWS= as above.
+.PHONY: growth
+growth: build-deps ## Measure what things cost as they get more, and write docs/src/growth-figures.md (ROWS=)
+	cargo build --locked --release -p tercet -p tercet-chaos --bins
+	$(CARGO_TARGET_DIR)/release/tercet-chaos bench --growth --out docs/src $(if $(ROWS),--rows $(ROWS))
+
 .PHONY: check-kubernetes
 check-kubernetes: ## Check the files of chaos/kubernetes against the schemas of their tools
 	bash chaos/setup.sh

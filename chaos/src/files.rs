@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     fs,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -41,6 +42,13 @@ pub fn count_files(folder: &Path) -> Result<FileCount> {
         }
     }
     Ok(count)
+}
+
+/// Bytes that the files below `folder` take on their disk; those that vanish meanwhile take none.
+pub(crate) fn folder_bytes(folder: &Path) -> Result<u64> {
+    let files = count_files(folder)?.paths;
+    let sizes = files.iter().filter_map(|path| fs::metadata(folder.join(path)).ok());
+    Ok(sizes.map(|file| file.blocks() * 512).sum())
 }
 
 /// Copies a folder with all that is in it, owners and times too.

@@ -51,7 +51,7 @@ mod verify;
 mod wait;
 mod workload;
 
-pub use bench::{BenchOptions, Extent, bench};
+pub use bench::{BenchOptions, Extent, Suite, bench};
 pub use binary::Binary;
 pub use check::{
     CheckedTags, Ends, Explained, Operation, OperationKind, SearchLimits, check_history,

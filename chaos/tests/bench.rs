@@ -22,6 +22,8 @@ const ROWS: [&str; 11] = [
     "start",
 ];
 
+const GROWTH: [&str; 6] = ["tags", "repositories", "blobs", "replicas", "clients", "edges"];
+
 fn bench(arguments: &[&str]) -> std::process::Output {
     let program = env!("CARGO_BIN_EXE_tercet-chaos");
     Command::new(program).arg("bench").args(arguments).output().expect("run tercet-chaos")
@@ -50,6 +52,31 @@ fn a_quick_run_measures_every_row_and_judges_none() {
         };
         assert!(targets.iter().all(is_measured), "{name}: {text}");
     }
+}
+
+#[test]
+fn a_quick_run_of_growth_has_a_figure_for_each_size() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().display().to_string();
+    let ended = bench(&["--growth", "--quick", "--out", &out]);
+    let said = String::from_utf8_lossy(&ended.stdout).into_owned()
+        + &String::from_utf8_lossy(&ended.stderr);
+    // There is nothing to miss.
+    assert_eq!(ended.status.code(), Some(0), "{said}");
+    let files = folder.path().join("growth-figures-part");
+    for (name, number) in GROWTH.iter().zip(1..) {
+        let text = fs::read_to_string(files.join(format!("{number:02}-{name}.json"))).expect(&said);
+        let row: Value = serde_json::from_str(&text).unwrap();
+        assert!(row.get("failed").is_some_and(Value::is_null), "{name}: {text}");
+        let samples = row.get("samples").and_then(Value::as_object).unwrap();
+        let all = samples.values().map(|one| one.as_array().unwrap());
+        // A figure that is not known is no number.
+        let known = |one: &&Vec<Value>| one.len() == 2 && one.iter().all(Value::is_number);
+        assert!(samples.len() > 2 && all.clone().filter(known).count() == samples.len(), "{text}");
+    }
+    let page = fs::read_to_string(folder.path().join("growth-figures-part.md")).unwrap();
+    assert!(page.contains("(growth-figures-part/01-tags-p50.svg)"), "{page}");
+    assert!(files.join("01-tags-p50.svg").is_file());
 }
 
 #[test]

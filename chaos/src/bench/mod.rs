@@ -4,8 +4,10 @@
 //! targets. What was measured is written down after each row, so that a run that is ended early has figures too.
 
 mod command;
+mod curve;
 mod etcd_load;
 mod etcd_rpc;
+mod growth;
 mod machine;
 mod options;
 mod outcome;
@@ -16,6 +18,7 @@ mod row;
 mod rows;
 mod seeding;
 mod series;
+mod suite;
 mod target;
 mod unit;
 
@@ -31,6 +34,7 @@ use anyhow::{Context, Result, ensure};
 use tokio::runtime::{Builder, Runtime};
 
 pub use options::{BenchOptions, Extent};
+pub use suite::Suite;
 
 use crate::{
     load::{
@@ -62,7 +66,7 @@ pub(super) struct Bench {
 /// Runs the benchmarks, and writes the page and everything that it is made of.
 ///
 /// `held` if every target that was judged is met, `violated` if one is missed, `void` if a row could not be measured or
-/// nothing was judged.
+/// nothing was judged. Growth has no targets: it is `held` if every row could be measured.
 ///
 /// # Errors
 /// If the options make no sense, or nothing can be written.
@@ -70,7 +74,8 @@ pub fn bench(options: BenchOptions) -> Result<Verdict> {
     if let Some(problem) = options.problem() {
         anyhow::bail!(problem);
     }
-    let chosen = rows::chosen(&options.rows)?;
+    let suite = options.suite;
+    let chosen = rows::chosen(suite, &options.rows)?;
     raise_descriptor_limit();
     let runtime =
         Builder::new_current_thread().enable_all().build().context("start the runtime")?;
@@ -84,13 +89,14 @@ pub fn bench(options: BenchOptions) -> Result<Verdict> {
     let versions = bench.wait(versions());
     let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let mut run = page::Run {
+        suite,
         machine,
         versions,
         command: bench.options.command(),
         commit: bench.options.commit.clone(),
         started_unix_s: started.as_secs(),
         whole: bench.options.extent == Extent::Whole,
-        of_all_rows: chosen.len() == rows::count(),
+        of_all_rows: chosen.len() == suite.rows().len(),
         outcomes: Vec::new(),
     };
     let folder = bench.options.out.join(run.name());

@@ -2,6 +2,8 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use super::suite::Suite;
+
 /// More rounds than this are not worth their time.
 const ROUNDS_MAX: usize = 100;
 /// The longest single measurement.
@@ -19,6 +21,8 @@ pub enum Extent {
 /// A run of the benchmarks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BenchOptions {
+    /// Which set of rows.
+    pub suite: Suite,
     /// Which rows, by number or name; none means all of them.
     pub rows: Vec<String>,
     /// How large everything is.
@@ -43,12 +47,17 @@ impl BenchOptions {
             (self.time.is_zero() || self.time > TIME_MAX, "--seconds is between 1 and 600"),
         ];
         let wrong = wrong.into_iter().find(|(is_so, _)| *is_so).map(|(_, why)| why.to_owned());
-        wrong.or_else(|| super::rows::chosen(&self.rows).err().map(|error| error.to_string()))
+        wrong.or_else(|| {
+            super::rows::chosen(self.suite, &self.rows).err().map(|error| error.to_string())
+        })
     }
 
     /// What starts this run again.
     pub(super) fn command(&self) -> String {
         let mut words = vec!["tercet-chaos bench".to_owned()];
+        if self.suite == Suite::Growth {
+            words.push("--growth".to_owned());
+        }
         if !self.rows.is_empty() {
             words.push(format!("--rows {}", self.rows.join(",")));
         }
@@ -67,6 +76,7 @@ pub(super) mod tests {
     /// A run that makes sense.
     pub(in crate::bench) fn options() -> BenchOptions {
         BenchOptions {
+            suite: Suite::Peers,
             rows: vec!["1".to_owned(), "storm".to_owned()],
             extent: Extent::Quick,
             rounds: 2,
@@ -88,6 +98,7 @@ pub(super) mod tests {
         refused(BenchOptions { rounds: 0, ..options() });
         refused(BenchOptions { time: Duration::ZERO, ..options() });
         refused(BenchOptions { rows: vec!["13".to_owned()], ..options() });
+        refused(BenchOptions { suite: Suite::Growth, ..options() });
         refused(BenchOptions { rows: vec!["blobs-of-gold".to_owned()], ..options() });
     }
 }

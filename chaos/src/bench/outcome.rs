@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::binary::temporary_folder;
 
 use super::{
+    curve::Curves,
     plot::Plot,
     row::Row,
     series::{Measurement, Series},
@@ -43,6 +44,14 @@ impl Table {
     }
 }
 
+/// What is drawn.
+pub(super) struct Picture<'a> {
+    /// Its name in the folder.
+    pub(super) file: String,
+    pub(super) title: &'a str,
+    pub(super) svg: String,
+}
+
 /// A row after its measurement, or in the middle of it: what has failed keeps what was measured before.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Outcome {
@@ -69,6 +78,8 @@ pub(super) struct Outcome {
     pub(super) stolen: Option<f64>,
     #[serde(skip)]
     pub(super) plots: Vec<Plot>,
+    #[serde(skip)]
+    pub(super) curves: Vec<Curves>,
     /// Whether it was of the size that the targets speak of.
     judging: bool,
     #[serde(skip)]
@@ -94,6 +105,7 @@ impl Outcome {
             seconds: 0.0,
             stolen: None,
             plots: Vec::new(),
+            curves: Vec::new(),
             judging,
             row,
         }
@@ -166,14 +178,23 @@ impl Outcome {
         let mut json = serde_json::to_string_pretty(self)?;
         json.push('\n');
         write(format!("{}.json", self.file()), &json)?;
-        for plot in &self.plots {
-            write(self.picture(plot), &plot.svg())?;
+        for picture in self.pictures() {
+            write(picture.file, &picture.svg)?;
         }
         Ok(())
     }
 
-    /// The name of a picture's file.
-    pub(super) fn picture(&self, plot: &Plot) -> String {
-        format!("{}-{}.svg", self.file(), plot.name)
+    /// All of them, in the order of the page.
+    pub(super) fn pictures(&self) -> Vec<Picture<'_>> {
+        let file = |name: &str| format!("{}-{name}.svg", self.file());
+        let plots = self.plots.iter().map(|plot| {
+            let Plot { name, title, .. } = plot;
+            Picture { file: file(name), title, svg: plot.svg() }
+        });
+        let curves = self.curves.iter().map(|curves| {
+            let Curves { name, title, .. } = curves;
+            Picture { file: file(name), title, svg: curves.svg() }
+        });
+        plots.chain(curves).collect()
     }
 }

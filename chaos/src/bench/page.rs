@@ -1,4 +1,4 @@
-//! `benchmarks.md`: everything that a run has found, so that anybody can make the same run.
+//! The page of a suite: everything that a run has found, so that anybody can make the same run.
 
 use std::{fmt::Write as _, fs, path::Path};
 
@@ -8,17 +8,16 @@ use serde::Serialize;
 use super::{
     machine::{Machine, Version},
     outcome::{Outcome, Table},
-    rows,
+    suite::Suite,
     target::Judged,
 };
 use crate::report::Verdict;
 
-/// At the head of the page.
-const NOTE: &str = "<!-- Written by `make bench`. -->";
-
 /// A run of the benchmarks, as far as it has come.
 #[derive(Debug, Serialize)]
 pub(super) struct Run {
+    #[serde(skip)]
+    pub(super) suite: Suite,
     pub(super) machine: Machine,
     pub(super) versions: Vec<Version>,
     /// What started it.
@@ -49,10 +48,9 @@ impl Run {
         Verdict::of_all(rows)
     }
 
-    /// The folder of its files, and the name of its page without the ending. A run of less than everything has others, and
-    /// leaves those of the last whole run alone.
+    /// See [`Suite::name`].
     pub(super) fn name(&self) -> &'static str {
-        if self.of_all_rows && self.whole { "benchmarks" } else { "benchmarks-part" }
+        self.suite.name(self.of_all_rows && self.whole)
     }
 
     /// Writes the page as far as it has come, and the run's own figures beside those of the rows.
@@ -69,10 +67,13 @@ impl Run {
     }
 
     fn page(&self) -> Result<String> {
-        let mut text = format!("{NOTE}\n# Benchmarks\n\n");
+        let (make, heading) = (self.suite.make(), self.suite.heading());
+        let mut text = format!("<!-- Written by `{make}`. -->\n# {heading}\n\n");
         writeln!(text, "{}\n", self.introduction())?;
         self.machine(&mut text)?;
-        self.summary(&mut text)?;
+        if self.outcomes.iter().any(|outcome| !outcome.targets.is_empty()) {
+            self.summary(&mut text)?;
+        }
         for outcome in &self.outcomes {
             row(&mut text, outcome, self.name())?;
         }
@@ -81,7 +82,9 @@ impl Run {
 
     fn introduction(&self) -> String {
         let size = match self.whole {
-            true if self.outcomes.len() < rows::count() => " This run was of some rows only.",
+            true if self.outcomes.len() < self.suite.rows().len() => {
+                " This run was of some rows only."
+            }
             true => "",
             false => {
                 " Everything is as small as it can be: this run shows that the benchmarks work, and nothing more."
@@ -92,14 +95,10 @@ impl Run {
             None => String::new(),
         };
         format!(
-            "Tercet and its peers on one machine, in one run, in turn: in each round another one begins. `make bench` \
-             installs the peers, builds Tercet with optimisation, runs all of this again, and writes this page; \
-             `tercet-chaos bench --rows 1,storm` does a part of it. Machines differ, and so does the same machine an hour \
-             later: ratios of one run are worth more than any figure here. A ratio is taken in each round; what counts is the median, with the least and the most in brackets. \
-             Tercet runs with its defaults: durability, verification and linearizability are on in every \
-             figure.{size}\n\n\
+            "{}{size}\n\n\
              This run was `{}`, on {}.{commit} The load is [`tercet-chaos load`](load.md), which has cores in common with \
              what it measures. The figures of every round are in the JSON of each row.",
+            self.suite.introduction(),
             self.command,
             date(self.started_unix_s)
         )
@@ -159,8 +158,8 @@ fn row(text: &mut String, outcome: &Outcome, folder: &str) -> Result<()> {
     if let Some(reason) = &outcome.failed {
         writeln!(text, "This was not measured to its end:\n\n```text\n{}\n```\n", reason.trim())?;
     }
-    for plot in &outcome.plots {
-        writeln!(text, "![{}]({folder}/{})\n", plot.title, outcome.picture(plot))?;
+    for picture in outcome.pictures() {
+        writeln!(text, "![{}]({folder}/{})\n", picture.title, picture.file)?;
     }
     for table in &outcome.tables {
         show(text, table)?;
@@ -242,12 +241,13 @@ mod tests {
     };
 
     fn run(judged: &[(&str, f64)]) -> Run {
-        let row = chosen(&["start".to_owned()]).unwrap().remove(0);
+        let row = chosen(Suite::Peers, &["start".to_owned()]).unwrap().remove(0);
         let mut outcome = Outcome::new(row, true);
         for (key, measured) in judged {
             outcome.judge(key, &[*measured]).unwrap();
         }
         Run {
+            suite: Suite::Peers,
             machine: Machine { processor: "Some CPU".to_owned(), cores: 2, ..Machine::default() },
             versions: vec![Version { name: "nginx".to_owned(), version: "1.22".to_owned() }],
             command: options().command(),

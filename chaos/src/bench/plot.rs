@@ -8,7 +8,7 @@ use super::{series::Series, unit::Unit};
 use crate::load::Figures;
 
 /// All lengths are pixels of a picture of this width.
-const WIDTH: f64 = 760.0;
+pub(super) const WIDTH: f64 = 760.0;
 /// Where the bars begin: left of it are their names.
 const LEFT: f64 = 190.0;
 /// Where the longest of them ends: right of it is its figure.
@@ -22,9 +22,9 @@ const BOTTOM: f64 = 34.0;
 const MARKS: f64 = 5.0;
 /// The colours of servers, in the order in which they first appear; further ones share them again.
 const COLOURS: [&str; 6] = ["#2b6cb0", "#68a06b", "#c77d3a", "#8a63b8", "#b04a5a", "#5f7a86"];
-const INK: &str = "#222222";
-const PALE: &str = "#d9dde2";
-const FONT: &str = "font-family:system-ui,sans-serif";
+pub(super) const INK: &str = "#222222";
+pub(super) const PALE: &str = "#d9dde2";
+pub(super) const FONT: &str = "font-family:system-ui,sans-serif";
 
 /// A picture of one figure of several servers in several cases.
 #[derive(Clone, Debug, PartialEq)]
@@ -174,12 +174,12 @@ fn one_bar(scale: Scale, bar: &Bar, unit: Unit, colour: &str, top: f64) -> Marku
     }
 }
 
-fn colour(place: usize) -> &'static str {
+pub(super) fn colour(place: usize) -> &'static str {
     COLOURS.get(place % COLOURS.len()).copied().unwrap_or(INK)
 }
 
 /// Between two marks: 1, 2 or 5 with zeros.
-fn step(most: f64) -> f64 {
+pub(super) fn step(most: f64) -> f64 {
     let rough = most / MARKS;
     if !rough.is_normal() {
         return 1.0;
@@ -190,14 +190,14 @@ fn step(most: f64) -> f64 {
 }
 
 /// A figure on the scale, which has few digits.
-fn mark(value: f64, unit: Unit) -> String {
+pub(super) fn mark(value: f64, unit: Unit) -> String {
     // Of a third no more digits than are worth it.
     let rounded = (value * 1e6).round() / 1e6;
     format!("{rounded} {}", unit.word()).trim_end().to_owned()
 }
 
 /// A tenth of a pixel is enough.
-fn short(number: f64) -> String {
+pub(super) fn short(number: f64) -> String {
     let text = format!("{number:.1}");
     text.strip_suffix(".0").map_or(text.clone(), str::to_owned)
 }

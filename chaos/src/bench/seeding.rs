@@ -1,7 +1,5 @@
 //! Fills a registry with many tags, as its clients would.
 
-use std::fmt::Write as _;
-
 use anyhow::{Context, Result, ensure};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use reqwest::Method;
@@ -53,28 +51,69 @@ pub(super) async fn fill(
     Ok(())
 }
 
+/// The name of one of many tags; names sort as their numbers do.
+pub(super) fn numbered_tag(number: usize) -> String {
+    format!("1.{number:07}.0")
+}
+
+/// Sets the tags of these numbers in a repository, all of them of one manifest. Clients go to all replicas in turn.
+pub(super) async fn fill_one(
+    clients: &[RegistryClient],
+    repository: &str,
+    numbers: std::ops::Range<usize>,
+) -> Result<()> {
+    let first = clients.first().context("a registry has a replica")?;
+    let config = Blob::new(json!({ "architecture": "amd64", "os": "linux" }).to_string());
+    first.push_blob(repository, &config).await?;
+    let manifest = manifest(repository, &config);
+    let starts = numbers.clone().step_by(TAGS_OF_A_PUSH);
+    stream::iter(starts.enumerate())
+        .map(|(turn, start)| {
+            let client = clients.get(turn % clients.len().max(1)).unwrap_or(first);
+            let tags = (start..numbers.end.min(start + TAGS_OF_A_PUSH)).map(numbered_tag);
+            put_tags(client, repository, &manifest, tags.collect())
+        })
+        .buffer_unordered(AT_ONCE)
+        .try_collect::<Vec<()>>()
+        .await?;
+    Ok(())
+}
+
+/// An image without layers.
+fn manifest(title: &str, config: &Blob) -> Blob {
+    Blob::new(
+        json!({
+            "schemaVersion": 2, "mediaType": MediaType::MANIFEST,
+            "config": config.descriptor(MediaType::CONFIG), "layers": [],
+            "annotations": { "org.opencontainers.image.title": title },
+        })
+        .to_string(),
+    )
+}
+
+/// Pushes a manifest with tags.
+async fn put_tags(
+    client: &RegistryClient,
+    repository: &str,
+    manifest: &Blob,
+    tags: Vec<String>,
+) -> Result<()> {
+    let tags: Vec<String> = tags.into_iter().map(|tag| format!("tag={tag}")).collect();
+    let reference = format!("{}?{}", manifest.digest, tags.join("&"));
+    let bytes = manifest.bytes.clone();
+    client.put_manifest(repository, &reference, MediaType::MANIFEST, bytes).await?.expect(201)?;
+    Ok(())
+}
+
 async fn one_repository(client: &RegistryClient, number: usize, config: &Blob) -> Result<()> {
     let name = repository(number);
     let path = format!("/v2/{name}/blobs/uploads/?mount={}&from={FIRST}", config.digest);
     let mounted = client.call(Method::POST, &path).await?;
     ensure!(mounted.status == 201, "mount into {name}: {}", mounted.describe());
-    let manifest = Blob::new(
-        json!({
-            "schemaVersion": 2, "mediaType": MediaType::MANIFEST,
-            "config": config.descriptor(MediaType::CONFIG), "layers": [],
-            "annotations": { "org.opencontainers.image.title": name },
-        })
-        .to_string(),
-    );
+    let manifest = manifest(&name, config);
     for start in (0..TAGS_EACH).step_by(TAGS_OF_A_PUSH) {
-        let mut reference = format!("{}?", manifest.digest);
-        for number in start..TAGS_EACH.min(start + TAGS_OF_A_PUSH) {
-            write!(reference, "tag={}&", tag(number))?;
-        }
-        let reference = reference.trim_end_matches('&');
-        let bytes = manifest.bytes.clone();
-        let answer = client.put_manifest(&name, reference, MediaType::MANIFEST, bytes).await?;
-        answer.expect(201)?;
+        let tags = (start..TAGS_EACH.min(start + TAGS_OF_A_PUSH)).map(tag);
+        put_tags(client, &name, &manifest, tags.collect()).await?;
     }
     Ok(())
 }
@@ -87,5 +126,6 @@ mod tests {
     fn names_sort_as_their_numbers() {
         assert!(repository(9) < repository(10) && repository(9_999) < repository(100_000));
         assert!(tag(9) < tag(10) && tag(99) < tag(100));
+        assert!(numbered_tag(9) < numbered_tag(10));
     }
 }

@@ -36,6 +36,11 @@ impl Unit {
         }
     }
 
+    /// A whole number with commas, and the unit.
+    pub(super) fn show_grouped(self, value: f64) -> String {
+        format!("{} {}", grouped(&format!("{value:.0}")), self.word()).trim_end().to_owned()
+    }
+
     /// The figure with it.
     pub(super) fn show(self, value: f64) -> String {
         let number = match self {
@@ -73,6 +78,7 @@ mod tests {
         assert_eq!(Unit::Times.show(0.949), "0.95 ×");
         assert_eq!(Unit::Milliseconds.show(12.34), "12.3 ms");
         assert_eq!(Unit::Count.show(3.0), "3");
+        assert_eq!(Unit::Count.show_grouped(10_000.0), "10,000");
         assert_eq!(grouped("123.45"), "123.45");
     }
 }

@@ -3,12 +3,15 @@
 use std::{path::PathBuf, process::Command, time::Duration};
 
 use anyhow::Result;
-use tercet_chaos::{BenchOptions, Extent, Verdict};
+use tercet_chaos::{BenchOptions, Extent, Suite, Verdict};
 
 use super::wrong_use;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct BenchArguments {
+    /// What things cost as they get more, instead of Tercet beside its peers.
+    #[arg(long)]
+    growth: bool,
     /// Only these rows, by number or name; a wrong one shows all.
     #[arg(long, value_name = "ROW,…", value_delimiter = ',')]
     rows: Vec<String>,
@@ -21,7 +24,8 @@ pub(super) struct BenchArguments {
     /// How long each measurement takes that no number of operations ends [default: 4; quick: 1].
     #[arg(long, value_name = "N")]
     seconds: Option<u64>,
-    /// Where benchmarks.md and the folder benchmarks go, or benchmarks-part of a run of less than everything.
+    /// Where benchmarks.md and the folder benchmarks go (growth-figures with --growth), or benchmarks-part of a run of less
+    /// than everything.
     #[arg(long, value_name = "FOLDER")]
     out: PathBuf,
     /// Keeps the folders of the servers.
@@ -35,7 +39,9 @@ pub(super) fn bench(arguments: &BenchArguments) -> Result<Verdict> {
         true => (Extent::Quick, 1, 1),
         false => (Extent::Whole, 3, 4),
     };
+    let suite = if arguments.growth { Suite::Growth } else { Suite::Peers };
     let options = BenchOptions {
+        suite,
         rows: arguments.rows.clone(),
         extent,
         rounds: arguments.rounds.unwrap_or(rounds),

@@ -76,7 +76,7 @@ fn most(all: &[f64]) -> f64 {
 }
 
 /// Of every replica, in MB.
-pub(super) fn resident(cluster: &Cluster) -> Result<Vec<f64>> {
+pub(in crate::bench) fn resident(cluster: &Cluster) -> Result<Vec<f64>> {
     (0..cluster.len()).map(|index| Ok(cluster.rss_bytes(index)? as f64 / 1e6)).collect()
 }
 

@@ -12,11 +12,13 @@ mod tags;
 
 use anyhow::{Result, anyhow};
 
-use super::row::Row;
+use super::{row::Row, suite::Suite};
 use crate::load::Figures;
+pub(super) use memory::resident;
+pub(super) use start::ready;
 
 /// In the order of the page.
-static ROWS: [&Row; 11] = [
+pub(super) static ROWS: [&Row; 11] = [
     &pulls::PLAIN,
     &pulls::TLS,
     &manifests::ROW,
@@ -30,26 +32,22 @@ static ROWS: [&Row; 11] = [
     &start::ROW,
 ];
 
-/// How many rows there are.
-pub(super) fn count() -> usize {
-    ROWS.len()
-}
-
 /// The rows of these numbers or names; without any, all.
 ///
 /// # Errors
 /// If there is no such row.
-pub(super) fn chosen(names: &[String]) -> Result<Vec<&'static Row>> {
+pub(super) fn chosen(suite: Suite, names: &[String]) -> Result<Vec<&'static Row>> {
+    let rows = suite.rows();
     let unknown = |name: &String| {
         let all: Vec<String> =
-            ROWS.iter().map(|row| format!("{} ({})", row.number, row.name)).collect();
+            rows.iter().map(|row| format!("{} ({})", row.number, row.name)).collect();
         anyhow!("there is no row {name}: there are {}", all.join(", "))
     };
     for name in names {
-        ROWS.iter().find(|row| is_called(row, name)).ok_or_else(|| unknown(name))?;
+        rows.iter().find(|row| is_called(row, name)).ok_or_else(|| unknown(name))?;
     }
     let wanted = |row: &&Row| names.is_empty() || names.iter().any(|name| is_called(row, name));
-    Ok(ROWS.into_iter().filter(wanted).collect())
+    Ok(rows.iter().copied().filter(wanted).collect())
 }
 
 /// Cores that the servers kept busy; no number where it is not known.
@@ -69,10 +67,12 @@ mod tests {
 
     #[test]
     fn rows_are_numbered_and_their_targets_have_names_of_their_own() {
-        for (row, number) in ROWS.iter().zip(1..) {
-            assert_eq!(row.number, number, "{}", row.name);
-            let keys: BTreeSet<&str> = row.targets.iter().map(|target| target.key).collect();
-            assert_eq!(keys.len(), row.targets.len(), "{}", row.name);
+        for suite in [Suite::Peers, Suite::Growth] {
+            for (row, number) in suite.rows().iter().zip(1..) {
+                assert_eq!(row.number, number, "{}", row.name);
+                let keys: BTreeSet<&str> = row.targets.iter().map(|target| target.key).collect();
+                assert_eq!(keys.len(), row.targets.len(), "{}", row.name);
+            }
         }
     }
 
@@ -80,7 +80,8 @@ mod tests {
     fn rows_are_chosen_by_number_or_name_in_the_order_of_the_page() {
         let names = |chosen: &[&str]| {
             let chosen: Vec<String> = chosen.iter().map(|&name| name.to_owned()).collect();
-            super::chosen(&chosen).map(|rows| rows.iter().map(|row| row.name).collect::<Vec<_>>())
+            super::chosen(Suite::Peers, &chosen)
+                .map(|rows| rows.iter().map(|row| row.name).collect::<Vec<_>>())
         };
         assert!(names(&["storm", "1"]).is_ok_and(|names| names == ["pull", "storm"]));
         assert!(names(&[]).is_ok_and(|names| names.len() == ROWS.len()));

@@ -54,7 +54,11 @@ fn measure(bench: &Bench, outcome: &mut Outcome) -> Result<()> {
 }
 
 /// Waits until a replica says that it is ready.
-pub(super) async fn ready(cluster: &Cluster, index: usize, deadline: Duration) -> Result<()> {
+pub(in crate::bench) async fn ready(
+    cluster: &Cluster,
+    index: usize,
+    deadline: Duration,
+) -> Result<()> {
     let asking = async {
         while !matches!(cluster.ops_status(index, "/readyz").await, Ok(200)) {
             tokio::time::sleep(PAUSE).await;
