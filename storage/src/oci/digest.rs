@@ -124,7 +124,17 @@ impl Digest {
     /// The lowercase hexadecimal part after the colon.
     #[must_use]
     pub fn hex(&self) -> String {
-        hex::encode(self.as_bytes())
+        self.hex_in(&mut [0; HEX_MAX]).to_owned()
+    }
+
+    /// As [`Self::hex`], in this memory: a command is applied with ten keys of digests, and `hex::encode` builds its text
+    /// letter by letter, which is seen in profiles.
+    fn hex_in<'a>(&self, buffer: &'a mut [u8; HEX_MAX]) -> &'a str {
+        let bytes = self.as_bytes();
+        let letters = buffer.get_mut(..bytes.len() * 2).unwrap_or_default();
+        // It is of the right length, and its letters are ASCII.
+        let _ = hex::encode_to_slice(bytes, letters);
+        std::str::from_utf8(letters).unwrap_or_default()
     }
 
     /// The raw hash value: 32 or 64 bytes.
@@ -172,7 +182,9 @@ impl FromStr for Digest {
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.algorithm(), self.hex())
+        f.write_str(self.algorithm().name())?;
+        f.write_str(":")?;
+        f.write_str(self.hex_in(&mut [0; HEX_MAX]))
     }
 }
 
@@ -287,6 +299,8 @@ pub enum DigestError {
     },
 }
 
+/// Letters of the longest digest.
+const HEX_MAX: usize = 128;
 /// Text from outside goes into error messages and logs only up to this many characters.
 const ECHO_CHARS_MAX: usize = 64;
 
