@@ -3,6 +3,7 @@
 mod flusher;
 mod reader;
 mod store;
+mod tail;
 
 pub use reader::LogReader;
 pub(crate) use reader::{KEY_COMMITTED, KEY_PURGED, KEY_VOTE, column};

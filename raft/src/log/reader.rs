@@ -11,6 +11,7 @@ use rocksdb::{ColumnFamily, DB, Direction, IteratorMode};
 use tercet_storage::LogColumn;
 use tercet_storage::codec::{Schema, decode};
 
+use super::tail::Tail;
 use crate::records::{LOG_ID, LogIdRecord, VOTE, VoteRecord, decode_entry, to_io};
 use crate::type_config::TypeConfig;
 use crate::type_config::alias::{Entry, LogId, Vote};
@@ -27,16 +28,20 @@ pub(crate) const KEY_PURGED: &[u8] = b"purged";
 #[derive(Clone)]
 pub struct LogReader {
     db: Arc<DB>,
+    tail: Arc<Tail>,
 }
 
 impl LogReader {
-    pub(super) fn new(db: Arc<DB>) -> Self {
-        Self { db }
+    pub(super) fn new(db: Arc<DB>, tail: Arc<Tail>) -> Self {
+        Self { db, tail }
     }
 
     /// Entries from `start` up to `end` (exclusive), stopping once `bytes_max` is exceeded. A gap is
     /// an error: openraft must never be told that missing entries do not exist.
     fn entries(&self, start: u64, end: u64, bytes_max: usize) -> io::Result<Vec<Entry>> {
+        if let Some(entries) = self.tail.entries(start, end, bytes_max) {
+            return Ok(entries);
+        }
         let handle = column(&self.db, LogColumn::Entries)?;
         let mut entries = Vec::new();
         let mut bytes_read = 0;

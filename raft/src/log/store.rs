@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 
 use super::flusher::{FlushJob, Flusher};
 use super::reader::{KEY_COMMITTED, KEY_PURGED, KEY_VOTE, LogReader, column};
+use super::tail::{Tail, Written};
 use crate::error::RaftError;
 use crate::latency::Latency;
 use crate::records::{LOG_ID, LogIdRecord, VOTE, VoteRecord, encode_entry, to_io};
@@ -28,6 +29,8 @@ pub struct LogStore {
     db: Arc<DB>,
     flusher: Arc<Flusher>,
     reader: LogReader,
+    /// What was appended last, for the reader.
+    tail: Arc<Tail>,
     /// Set where something watches the volume: a look before each write.
     headroom: Option<Headroom>,
     /// How long the flusher's syncs take.
@@ -44,12 +47,13 @@ impl LogStore {
             Flusher::start(Arc::clone(&db), path.to_owned(), latency.clone()).map_err(|error| {
                 RaftError::Stopped(format!("cannot start the log flusher: {error}"))
             })?;
-        let reader = LogReader::new(Arc::clone(&db));
+        let tail = Arc::<Tail>::default();
+        let reader = LogReader::new(Arc::clone(&db), Arc::clone(&tail));
         reader.check_contiguous().map_err(|error| StorageError::Corrupt {
             path: path.to_owned(),
             reason: error.to_string(),
         })?;
-        Ok(Self { db, flusher: Arc::new(flusher), reader, headroom: None, latency })
+        Ok(Self { db, flusher: Arc::new(flusher), reader, tail, headroom: None, latency })
     }
 
     /// With a look at the volume before each write. Who asks for a write has looked already; this is for
@@ -152,18 +156,23 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     {
         let handle = column(&self.db, LogColumn::Entries)?;
         let mut batch = WriteBatch::default();
+        let mut written = Vec::new();
         for entry in entries {
             let key = entry.log_id.index.to_be_bytes();
-            batch.put_cf(handle, key, encode_entry(entry).map_err(to_io)?);
+            let encoded = encode_entry(entry.clone()).map_err(to_io)?;
+            batch.put_cf(handle, key, &encoded);
+            written.push(Written { entry, bytes: encoded.len() });
         }
         self.look_before_write();
         self.db.write(batch).map_err(|error| self.write_failed(error))?;
+        self.tail.append(written);
         failpoint::hit("raft_log.entries_written");
         self.flusher.submit(FlushJob::Appended(callback))
     }
 
     async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> io::Result<()> {
         let first_removed = last_log_id.map_or(0, |id| id.index.saturating_add(1));
+        self.tail.truncate_from(first_removed);
         let handle = column(&self.db, LogColumn::Entries)?;
         let mut batch = WriteBatch::default();
         batch.delete_range_cf(handle, first_removed.to_be_bytes(), u64::MAX.to_be_bytes());
@@ -173,6 +182,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn purge(&mut self, log_id: LogId) -> io::Result<()> {
+        self.tail.purge_to(log_id.index);
         let entries = column(&self.db, LogColumn::Entries)?;
         let meta = column(&self.db, LogColumn::Meta)?;
         let mut batch = WriteBatch::default();
